@@ -1,0 +1,269 @@
+"""The options of every command as frozen dataclasses, the same for both backends.
+
+Values come from the class's defaults, then `--preset`, then `--config FILE.yaml`, then the command line; the result is
+written into the run folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from bridge.errors import ConfigError
+
+Optimizer = Literal["adam", "adamw", "sgd"]
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    preset: str | None = None
+    """Start from a named set of values (see the README)."""
+    config: str | None = None
+    """YAML file of values, applied after the preset."""
+    smoke: bool = False
+    """Shrink everything to well under a minute on a CPU, to see that it runs."""
+    threads: int | None = None
+    """CPU threads; None leaves it to the framework. The last bits of a result depend on it."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Which views are made of the one image."""
+
+    image: str | None = None
+    """An image, a folder of images, "sklearn:china.jpg", "control:noise" or "control:constant"."""
+    patches: bool = False
+    """The image folder holds ready-made patches: only augment them."""
+    recipe: Literal["cifar", "imagenet"] | None = None
+    """How views are made; None chooses by image size (below 96 pixels "cifar")."""
+    image_size: int | None = None
+    """Side of a view in pixels; None takes the teacher's (or 32)."""
+    views: int | None = 50_000
+    """Distinct base views; None never shows the same one twice."""
+    seed: int = 0
+    """Seed of views, mixing and the student's first weights."""
+    mixing: Literal["cutmix", "mixup", "both", "none"] = "cutmix"
+    """How views are mixed with each other before the teacher sees them."""
+    mixing_alpha: float = 0.25
+    """λ ~ Beta(alpha, alpha): 0.25 for CIFAR, 1 for ImageNet (reference code)."""
+    mixing_per: Literal["batch", "sample"] = "batch"
+    """One box and λ for the whole batch (reference code), or for each sample (ours)."""
+
+
+@dataclass(frozen=True)
+class DistillConfig(ViewOptions, Common):
+    """Distil a teacher into a student from one image."""
+
+    dataset: str = "digits"
+    """What both are measured on afterwards: "digits", a folder with one folder per class, or an .npz file."""
+    teacher: str | None = None
+    """A teacher folder, or its name under $AIP_TEACHERS (default: ./teachers)."""
+    student: str = "wrn_16_4"
+    """The student's architecture, such as wrn_16_4, resnet20, vgg11 or small_cnn."""
+    student_width: int | None = None
+    """Width of small_cnn; None takes its default."""
+    out: str = "runs/distill"
+    """The run folder."""
+    resume: bool = False
+    """Continue the run in that folder from its last saved state."""
+    temperature: float = 8.0
+    """τ; the paper uses 8 for images."""
+    loss: str = "kl"
+    """kl, soft_cross_entropy, logit_mse, l1, jensen_shannon, argmax, dist or dkd."""
+    tau_squared: bool = False
+    """Multiply the loss by τ²."""
+    batch_size: int = 512
+    """Views per step over all devices."""
+    epochs: int = 1000
+    """Passes; a state is saved after each."""
+    steps_per_epoch: int | None = None
+    """Steps per epoch; None: as many as the views fill."""
+    optimizer: Optimizer = "adam"
+    """adam, adamw or sgd (with Nesterov momentum 0.9)."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of adamw."""
+    schedule: Schedule = "constant"
+    """constant, or cosine to zero."""
+    warmup: float = 0.0
+    """Share of all steps over which the rate rises linearly from zero (cosine only)."""
+    l2: float = 0.0
+    """L2 penalty on the student's kernels, added to the loss."""
+    student_dtype: Literal["float32", "mixed_bfloat16"] = "float32"
+    """mixed_bfloat16 computes in bfloat16 and keeps weights in float32."""
+    teacher_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the frozen teacher."""
+    render: Literal["host", "device"] = "host"
+    """Where views are drawn."""
+    steps_per_execution: int = 1
+    """Steps per call into the framework."""
+    jit_compile: bool = False
+    """Compile the training step (slower on a CPU)."""
+    deterministic: bool = False
+    """Bit-identical reruns on the same machine and threads."""
+
+
+@dataclass(frozen=True)
+class TrainTeacherConfig(Common):
+    """Train a teacher on labelled images, the ordinary way."""
+
+    dataset: str = "digits"
+    """ "digits", or a folder with train/ and test/ (optionally validation/), each with one folder per class."""
+    architecture: str = "small_cnn"
+    """Such as small_cnn, wrn_40_4, resnet56 or vgg16."""
+    width: int | None = None
+    """Width of small_cnn; None takes its default."""
+    out: str = "teachers/digits"
+    """The teacher folder to write."""
+    image_size: int = 32
+    """Side of the images in pixels."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step."""
+    learning_rate: float = 3e-3
+    """Peak rate of AdamW, with a 10 % warm-up, then cosine to zero (ours)."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay."""
+    l2: float = 0.0
+    """L2 penalty on kernels, added to the loss."""
+    pad: int = 4
+    """Random crops after so many pixels of border (reference code)."""
+    flip: bool = True
+    """Random horizontal flips (reference code); wrong for digits."""
+    cutout: int = 16
+    """Side of a blackened square (reference code); 0: none."""
+    seed: int = 0
+    """Seed of weights and augmentation."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Common):
+    """Measure a trained network, against labels or against its teacher alone."""
+
+    model: str | None = None
+    """The folder of the network to measure (a run folder's student/, or a teacher folder)."""
+    dataset: str = "digits"
+    """ "digits", a folder with one folder per class, a flat folder of unlabelled images, or an .npz file."""
+    teacher: str | None = None
+    """Teacher folder to compare with: agreement and KL."""
+    batch_size: int = 256
+    """Images per forward pass."""
+    out: str | None = None
+    """JSON file to write the result to."""
+
+
+@dataclass(frozen=True)
+class ViewsConfig(ViewOptions, Common):
+    """Look at the views of one image, or write them to disk."""
+
+    out: str = "runs/views"
+    """Folder for the picture and, with --count, the views."""
+    grid: int = 8
+    """The picture shows grid × grid views of each kind."""
+    count: int = 0
+    """How many views to write as files; 0 writes only the picture."""
+    layout: Literal["folder", "tar"] = "folder"
+    """Folders of 1,000 images, or tar shards."""
+    image_format: Literal["png", "jpg"] = "png"
+    """File type of the views."""
+    kind: Literal["base", "augmented"] = "base"
+    """Write base views, to be augmented in training (as the reference stores them), or augmented ones."""
+
+
+@dataclass(frozen=True)
+class DemoConfig(Common):
+    """Train a teacher on handwritten digits, distil it from one photograph, and measure what the student learned."""
+
+    image: str = "sklearn:china.jpg"
+    """The one image to learn from."""
+    out: str = "runs/demo"
+    """Where everything is written."""
+    seed: int = 0
+    """Seed of the student and its views."""
+
+
+Config = TypeVar("Config")
+
+
+def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """Replace fields of a config, converting plain YAML values.
+
+    Raises:
+        ConfigError: an unknown key, naming the nearest known one.
+    """
+    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    clean = {str(key).replace("-", "_"): value for key, value in values.items()}
+    for key in clean:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
+            raise ConfigError(f"{origin} has an unknown key {key!r}; {hint}")
+    return dataclasses.replace(config, **clean)  # type: ignore[type-var]
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of options as a dictionary.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or no mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold 'option: value' lines; it holds {type(values).__name__}.")
+    return values
+
+
+def check(config: Any) -> None:
+    """Refuse numbers that cannot work, before anything is loaded.
+
+    Raises:
+        ConfigError: naming the option, its value and what is allowed.
+    """
+    positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
+    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width")
+    not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad")
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flag = "--" + field.name.replace("_", "-")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not math.isfinite(value) or (field.name in positive and value <= 0):
+                raise ConfigError(f"{flag} (={value}) must be a positive number.")
+            if field.name in not_negative and value < 0:
+                raise ConfigError(f"{flag} (={value}) must not be negative.")
+            if field.name == "warmup" and not 0 <= value < 1:
+                raise ConfigError(f"--warmup (={value}) is a share of all steps and must be in [0, 1).")
+        elif value is not None and not _is_of(value, str(field.type)):
+            raise ConfigError(f"{flag} (={value!r}) must be {field.type}.")
+
+
+def _is_of(value: Any, annotation: str) -> bool:
+    """Whether a non-number fits an annotation such as "Literal['a', 'b'] | None"; YAML brings anything."""
+    if isinstance(value, bool):
+        return "bool" in annotation
+    if isinstance(value, str):
+        if annotation in _ALIASES:
+            annotation = _ALIASES[annotation]
+        return (
+            f'"{value}"' in annotation or f"'{value}'" in annotation if "Literal" in annotation else "str" in annotation
+        )
+    return False
+
+
+_ALIASES = {"Optimizer": str(Optimizer), "Schedule": str(Schedule)}

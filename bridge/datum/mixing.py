@@ -1,0 +1,100 @@
+"""CutMix and MixUp as numbers: who is mixed with whom, and how much, from seed and step alone.
+
+The teacher labels the mixed pixels; labels are never mixed. Partners come from fixed blocks of rows, so spreading a
+batch over more devices does not change them as long as each device holds whole blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge.datum.counter import uniforms
+from bridge.errors import RecipeError
+
+KINDS = ("cutmix", "mixup", "both", "none")
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How batches are mixed.
+
+    Attributes:
+        kind: "cutmix" pastes a box of the partner, "mixup" fades to it, "both" tosses a fair coin, "none".
+        alpha: λ ~ Beta(alpha, alpha), the share that stays. 0.25 for CIFAR, 1 for ImageNet (reference code).
+        per: one λ and one box for the whole "batch" (reference code), or for each "sample" (ours).
+        block: partners are found within blocks of this many rows (ours).
+    """
+
+    kind: str = "cutmix"
+    alpha: float = 1.0
+    per: str = "batch"
+    block: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise RecipeError(f"mixing (={self.kind!r}) must be one of {', '.join(KINDS)}.")
+        if self.per not in ("batch", "sample"):
+            raise RecipeError(f"mixing per (={self.per!r}) must be 'batch' or 'sample'.")
+        if not 0 < self.alpha <= 100:
+            raise RecipeError(f"mixing alpha (={self.alpha}) must be in (0, 100].")
+        if self.block < 2:
+            raise RecipeError(f"mixing block (={self.block}) must be at least 2 rows.")
+
+
+class MixingNumbers(NamedTuple):
+    """One batch's mixing.
+
+    Attributes:
+        partner: int32 [batch], row of the partner minus the own row.
+        box: float32 [batch, 4]: left, top, right, bottom as shares of the image; the partner shows where a pixel's
+            centre lies inside; empty without CutMix.
+        weight: float32 [batch]: share of the partner outside the box; 0 without MixUp.
+    """
+
+    partner: Any
+    box: Any
+    weight: Any
+
+
+def mixing_numbers(mixing: Mixing, seed: int, step: int, batch: int) -> MixingNumbers:
+    """The mixing of one step: a pure function of its arguments."""
+    u = uniforms(seed, "mixing", step * 2**24 + np.arange(batch), 6)
+    shared = u[:, :1] if mixing.per == "batch" else u
+    kept = beta_quantile(shared[0], mixing.alpha)
+    cut = {"cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
+    half = np.where(cut, 0.5 * np.sqrt(1 - kept), 0.0)  # the box keeps the image's aspect: area 1 − λ before clipping
+    box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=1)
+    weight = np.where(cut, 0.0, 1 - kept)
+    if mixing.kind == "none":
+        box, weight = np.zeros_like(box), np.zeros_like(weight)
+    return MixingNumbers(
+        _partners(u[4], mixing.block),
+        np.broadcast_to(np.clip(box, 0, 1), (batch, 4)).astype(np.float32),
+        np.broadcast_to(weight, (batch,)).astype(np.float32),
+    )
+
+
+def _partners(u: np.ndarray, block: int) -> np.ndarray:
+    """A random order within each block of rows, as offsets from the own row: int32 [batch]."""
+    rows = np.arange(len(u))
+    order = np.lexsort((u, rows // block))
+    return (order - rows).astype(np.int32)
+
+
+def beta_quantile(u: np.ndarray, alpha: float) -> np.ndarray:
+    """Uniforms in (0, 1) → Beta(alpha, alpha), by a table of quantiles (a gamma sampler does not run on a TPU)."""
+    return np.interp(u, np.linspace(0, 1, _TABLE + 1), _beta_table(alpha))
+
+
+_TABLE = 4096
+
+
+@lru_cache(maxsize=8)
+def _beta_table(alpha: float) -> np.ndarray:
+    from scipy.special import betaincinv
+
+    return betaincinv(alpha, alpha, np.linspace(0, 1, _TABLE + 1))

@@ -1,0 +1,153 @@
+"""From the number of a sample to the numbers of its view: a few dozen per view, pure NumPy.
+
+A sample's base view is keyed on a permuted index of the finite set, its training-time augmentation on the sample's own
+number; so any step of a run can be drawn by itself, on any host.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge.datum import geometry
+from bridge.datum.atlas import Atlas
+from bridge.datum.colour import COLOUR_NUMBERS, JITTER_DRAWS, jitter_numbers
+from bridge.datum.counter import shuffled_index, uniforms
+from bridge.datum.geometry import ATTEMPTS, area_crop, box_map, compose, flip_map, rotation_shear_map, shift_map
+from bridge.datum.recipes import ImageRecipe
+from bridge.datum.sources import Source, load_source
+from bridge.errors import RecipeError
+
+_CROP_DRAWS = 2 * ATTEMPTS + 2
+
+
+class ViewNumbers(NamedTuple):
+    """Everything a renderer needs to draw a batch of views. A tuple of arrays, so it travels through `tf.data`.
+
+    Pixel positions are sample indices: the centre of a level's first pixel is 0.
+
+    Attributes:
+        affine: float32 [batch, 6]: x = a0·column + a1·row + a2, y = a3·column + a4·row + a5, from output to level.
+        frame: float32 [batch, 4]: left, top, right, bottom in the level; outside it the view is black.
+        window: float32 [batch, 4]: left, top, right, bottom in output pixels; outside it the view is black.
+        level: int32 [batch, 3]: offset of the level in the atlas, its width and height.
+        colour: float32 [batch, stages, 10]: see `bridge.datum.colour`.
+        tone: float32 [batch, 2]: 1 to turn grey; the threshold above which to invert (2: none).
+    """
+
+    affine: Any
+    frame: Any
+    window: Any
+    level: Any
+    colour: Any
+    tone: Any
+
+
+class ViewSet:
+    """All views of one datum.
+
+    Args:
+        source: whatever `load_source` takes, or a `Source`.
+        recipe: an `ImageRecipe`; for a folder of ready-made patches pass `recipe.for_patches()`.
+        views: size of the finite set of base views that every epoch shows again in a new order and freshly
+            augmented; None draws new ones for ever.
+        seed: 0 ≤ seed < 2**64.
+    """
+
+    def __init__(self, source: Any, recipe: ImageRecipe, *, views: int | None = None, seed: int = 0):
+        if views is not None and views < 1:
+            raise RecipeError(f"views (={views}) must be at least 1, or None for endless fresh views.")
+        if not 0 <= seed < 2**64:
+            raise RecipeError(f"seed (={seed}) must be in [0, 2**64).")
+        # a photograph is cut into pieces and must have pixels to spare; a patch is shown as it is
+        smallest = 64 if recipe.base is not None else 1
+        self.source = source if isinstance(source, Source) else load_source(source, min_side=smallest)
+        self.recipe, self.views, self.seed = recipe, views, seed
+        self.atlas = Atlas(self.source.images)
+
+    def numbers(self, n: np.ndarray) -> ViewNumbers:
+        """The numbers of samples `n` (integers [batch]): see `ViewNumbers`."""
+        n = np.asarray(n, dtype=np.int64)
+        image, base, frame, base_colour = self._base(shuffled_index(self.seed, n, self.views))
+        augmentation, window, extra_colour, tone = self._augmentation(n)
+        affine = compose(base, augmentation)
+        scale = geometry.scale_of(affine)
+        depth = self.atlas.depths[image] - 1
+        level = np.clip(np.rint(np.log2(np.maximum(scale, 1e-12))), 0, depth).astype(np.int64)
+        shrink = 2.0**-level
+        # from continuous source pixels to sample indices of the level, from continuous output pixels to indices
+        affine = affine * shrink[:, None, None]
+        affine[:, :, 2] += 0.5 * (affine[:, :, 0] + affine[:, :, 1]) - 0.5
+        stages = [c for c in (base_colour, extra_colour) if c is not None]
+        colour = np.stack(stages, axis=1) if stages else np.zeros((len(n), 0, COLOUR_NUMBERS))
+        return ViewNumbers(
+            affine.reshape(-1, 6).astype(np.float32),
+            (frame * shrink[:, None] - 0.5).astype(np.float32),
+            window.astype(np.float32),
+            self.atlas.table[image, level],
+            colour.astype(np.float32),
+            tone.astype(np.float32),
+        )
+
+    def _base(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Image [n], map from the base view to source pixels, frame [n, 4] in source pixels, colour."""
+        recipe, size = self.recipe, float(self.recipe.base_size)
+        base = recipe.base
+        if base is None:
+            return (*self._patch(index % len(self.atlas.sizes), size), None)
+        u = uniforms(self.seed, "base", index, 1 + 2 + _CROP_DRAWS + 3 + JITTER_DRAWS)
+        image = (u[0] * len(self.atlas.sizes)).astype(np.int64)
+        extent = self.atlas.sizes[image].astype(np.float64)
+        side = base.initial_crop * extent.min(axis=1)
+        corner = u[1:3].T * (extent - side[:, None])
+        crop = area_crop(u[3 : 3 + _CROP_DRAWS], side, base.area, base.aspect)
+        crop[:, :2] += corner
+        turn = u[3 + _CROP_DRAWS :]
+        canvas = np.sqrt(2) * size  # so large that a turned square of `size` still fits
+        margin = np.full((len(index), 2), (canvas - size) / 2)
+        affine = compose(
+            box_map(crop, canvas),
+            rotation_shear_map(base.rotation * (2 * turn[0] - 1), base.shear * (2 * turn[1] - 1), canvas),
+            flip_map(turn[2] < base.vertical_flip, canvas, axis=1),
+            shift_map(margin),
+        )
+        colour = None if base.jitter is None else jitter_numbers(turn[3:], base.jitter)
+        return image, affine, self._frame(crop), colour
+
+    def _patch(self, image: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A ready-made patch: its centre square is the base view."""
+        extent = self.atlas.sizes[image].astype(np.float64)
+        side = extent.min(axis=1, keepdims=True)
+        box = np.concatenate([(extent - side) / 2, side, side], axis=1)
+        return image, box_map(box, size), self._frame(box)
+
+    def _frame(self, box: np.ndarray) -> np.ndarray:
+        """What may be seen of the source: the crop, or everything where borders extend."""
+        if self.recipe.border == "extend":
+            return np.tile([-1e9, -1e9, 1e9, 1e9], (len(box), 1))
+        return np.concatenate([box[:, :2], box[:, :2] + box[:, 2:]], axis=1)
+
+    def _augmentation(self, n: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
+        """Map from output to base view, window [n, 4] in output pixels, colour, tone [n, 2]."""
+        recipe, size, base_size = self.recipe, float(self.recipe.size), float(self.recipe.base_size)
+        extra = recipe.augmentation
+        window = np.tile([0.0, 0.0, size, size], (len(n), 1))
+        tone = np.tile([0.0, 2.0], (len(n), 1))
+        if extra is None:
+            return shift_map(np.zeros((len(n), 2))), window, None, tone
+        u = uniforms(self.seed, "augmentation", n, 3 + _CROP_DRAWS + JITTER_DRAWS)
+        flip = flip_map(u[0] < extra.flip, base_size, axis=0)
+        if extra.area is not None:
+            cut = box_map(area_crop(u[3 : 3 + _CROP_DRAWS], base_size, extra.area, extra.aspect), size)
+        else:
+            shift = np.floor(u[3:5].T * (2 * extra.pad + 1)) - extra.pad
+            cut = shift_map(shift)
+            if recipe.border == "black":
+                window = np.concatenate([np.maximum(-shift, 0), np.minimum(base_size - shift, size)], axis=1)
+        if extra.grey:
+            tone[:, 0] = u[1] < extra.grey
+        if extra.solarise:
+            tone[:, 1] = np.where(u[2] < extra.solarise, 0.5, 2.0)
+        colour = None if extra.jitter is None else jitter_numbers(u[3 + _CROP_DRAWS :], extra.jitter)
+        return compose(flip, cut), window, colour, tone

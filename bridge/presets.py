@@ -1,0 +1,58 @@
+"""Every recipe by name: a preset is a set of options, with what it gave and, where there is one, the paper's figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from bridge.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named set of options.
+
+    Attributes:
+        about: one sentence, with the source of the values.
+        options: command → option → value; keys are those of `bridge.config`.
+        published: the paper's result, if it has one; never a result of ours.
+    """
+
+    about: str
+    options: Mapping[str, Mapping[str, Any]]
+    published: Mapping[str, float] = field(default_factory=dict)
+
+
+PRESETS: dict[str, Preset] = {
+    "fast-digits": Preset(
+        "scikit-learn's handwritten digits from one photograph, in seconds on a CPU (ours; chosen on validation)",
+        {
+            "train-teacher": dict(
+                dataset="digits", architecture="small_cnn", width=32, epochs=30, batch_size=64, flip=False, cutout=0
+            ),
+            "distill": dict(
+                dataset="digits", image="sklearn:china.jpg", student="small_cnn", student_width=16, views=None,
+                mixing_alpha=1.0, mixing_per="sample", batch_size=64, epochs=10, steps_per_epoch=60, tau_squared=True,
+                optimizer="adamw", learning_rate=1e-2, weight_decay=1e-4, schedule="cosine", warmup=0.1,
+            ),
+        },
+    ),
+}  # fmt: skip
+
+
+def preset_options(name: str, command: str) -> Mapping[str, Any]:
+    """The options a preset sets for a command.
+
+    Raises:
+        ConfigError: unknown preset, or one that says nothing about this command.
+    """
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"Unknown preset {name!r}; known: {', '.join(PRESETS)}.{hint}")
+    options = PRESETS[name].options
+    if command not in options:
+        raise ConfigError(f"Preset {name!r} is for {', '.join(options)}, not for {command}.")
+    return options[command]

@@ -1,0 +1,315 @@
+"""A run folder: what was asked for, what happened, what is needed to continue, and at last the result.
+
+``config.yaml`` (the resolved options), ``run.json`` (what must not change, and where it ran),
+``metrics.jsonl``, ``state/``, and, written last, ``result.json``. The backend adds ``student/``,
+``report.html`` and TensorBoard events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from numpy.typing import NDArray
+
+from bridge.errors import RunError
+from bridge.files import TEMPORARY_SUFFIX, atomic_write, json_text, plain
+from bridge.metrics import METRIC_KEYS
+from bridge.states import State, StateStore
+
+RESULT_KEYS = (
+    *METRIC_KEYS,
+    "views",
+    "steps",
+    "seconds",
+    "dataset",
+    "n",
+    "source",
+    "seed",
+    "student",
+    "teacher",
+)
+_RUN_FORMAT = 1
+_LOCK_NAME = ".lock"
+
+
+class RunFolder:
+    """One run on disk, held by one process at a time. Made by ``RunFolder.start``, also usable with ``with``.
+
+    With several workers only the first holds the folder; the others need nothing from it but the state.
+
+    Attributes:
+        path: The folder.
+        states: The store behind ``save_state`` and ``load_state``.
+    """
+
+    def __init__(self, path: Path, lock: int | None = None) -> None:
+        self.path = path
+        self.states = StateStore(path / "state")
+        self._unlock = None if lock is None else weakref.finalize(self, os.close, lock)
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    @classmethod
+    def start(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        resume: bool = False,
+    ) -> RunFolder:
+        """Begin a new run, or take up one that was interrupted. Ours.
+
+        Args:
+            path: The run's folder; made if missing. A new run needs it empty.
+            config: The resolved options, written to ``config.yaml``.
+            fingerprint: What makes the run what it is: hashes of teacher, datum and recipe, the seed, the
+                world size. It must be the same when resuming.
+            environment: What may change the last bits of the weights: number of threads, versions, platform.
+                A difference when resuming is a warning.
+            resume: Continue the run in ``path``. One that was killed before its first state begins at step 0.
+
+        Raises:
+            RunError: The folder holds a run and ``resume`` is false, or the reverse; the fingerprint differs;
+                another process holds the folder; it cannot be written.
+        """
+        path = Path(path)
+        fingerprint, environment = plain(fingerprint), plain(environment)
+        with _explained(f"Cannot use {path} as a run folder", "Choose another --out, or free some disk space."):
+            if resume and not (path / "run.json").is_file():
+                raise RunError(
+                    f"{path} holds no run to resume; expected a folder with a run.json. Check --out, or "
+                    f"leave out --resume to start a new run."
+                )
+            if path.exists() and not path.is_dir():
+                raise RunError(f"{path} is a file; expected a folder, or a name that is free. Choose another --out.")
+            path.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                _refuse_content(path)
+            run = cls(path, _lock(path))
+            # Once more, because another process may have begun a run before this one got the lock.
+            try:
+                for leftover in path.glob(f".*{TEMPORARY_SUFFIX}"):
+                    leftover.unlink(missing_ok=True)
+                if resume:
+                    _compare(path, fingerprint, environment)
+                else:
+                    _refuse_content(path)
+                    atomic_write(
+                        path / "run.json",
+                        json_text({"format": _RUN_FORMAT, "fingerprint": fingerprint, "environment": environment}),
+                    )
+                if not run.finished:
+                    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+                    atomic_write(path / "config.yaml", text)
+            except BaseException:
+                run.close()
+                raise
+        return run
+
+    def close(self) -> None:
+        """Let other processes use the folder. Happens by itself when the process ends, however it ends."""
+        if self._unlock is not None:
+            self._unlock()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent on the run in seconds: up to the state resumed from, plus this process's."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / "result.json").is_file()
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What ``write_result`` wrote, or ``None`` for a run that has not finished."""
+        return _read_json(self.path / "result.json") if self.finished else None
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line to ``metrics.jsonl``: the number of steps done, the seconds so far, and ``values``.
+
+        Raises:
+            RunError: The line cannot be written, as on a full disk.
+        """
+        line = json.dumps({"step": int(step), "seconds": round(self.seconds, 3), **plain(values)}, allow_nan=False)
+        with (
+            _explained(f"Cannot write {self._metrics_path}", "Free some disk space, then add --resume."),
+            open(self._metrics_path, "a", encoding="utf-8") as file,
+        ):
+            file.write(line + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what was logged, oldest first; a last line torn by a kill is left out."""
+        return read_metrics(self._metrics_path)
+
+    def rewind(self, step: int) -> None:
+        """Cut ``metrics.jsonl`` back to the lines of at most ``step`` steps done, and drop a torn last line.
+
+        Raises:
+            RunError: The file cannot be rewritten; it is then as it was.
+        """
+        if not self._metrics_path.exists():
+            return
+        lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.metrics() if line["step"] <= step]
+        with _explained(f"Cannot rewrite {self._metrics_path}", "Free some disk space, then add --resume."):
+            atomic_write(self._metrics_path, "".join(lines))
+
+    def save_state(self, step: int, arrays: dict[str, NDArray], meta: Mapping[str, Any] | None = None) -> Path:
+        """Save what resuming after ``step`` steps needs; see ``StateStore.save``."""
+        return self.states.save(step, arrays, {**plain(meta or {}), "seconds": self.seconds})
+
+    def load_state(self) -> State | None:
+        """Return the newest readable state and bring metrics and seconds back to it; ``None`` means step 0.
+
+        Raises:
+            RunError: Every saved state is damaged, or the metrics cannot be rewritten.
+        """
+        state = self.states.load()
+        self.rewind(0 if state is None else state.step)
+        self._seconds_before = 0.0 if state is None else float(state.meta.get("seconds", 0.0))
+        return state
+
+    def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write ``result.json``, which marks the run as finished; do it last.
+
+        Args:
+            result: Values for RESULT_KEYS, and more if wanted. What is missing becomes ``null`` (``seconds``
+                the time spent), and so does a number that is NaN or infinite.
+
+        Returns:
+            What was written, every one of RESULT_KEYS first.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        complete = plain({**dict.fromkeys(RESULT_KEYS), "seconds": round(self.seconds, 3), **result})
+        with _explained(f"Cannot write the result into {self.path}", "Free some disk space, then add --resume."):
+            atomic_write(self.path / "result.json", json_text(complete))
+        return complete
+
+    @property
+    def _metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Return the lines of a ``metrics.jsonl``, also while a run is writing it; none if the file is missing.
+
+    A last line torn by a kill is left out; an unreadable one before it is left out with a warning.
+
+    Raises:
+        RunError: The file cannot be read.
+    """
+    with _explained(f"Cannot read {path}", "Check that it is a file you may read."):
+        try:
+            lines = Path(path).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+            values["step"] = int(values["step"])
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):
+                warnings.warn(f"Line {number} of {path} cannot be read and is left out.", stacklevel=2)
+            continue
+        found.append(values)
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read: {error}. Expected JSON as a run writes it; restore the file."
+        ) from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds {type(value).__name__}; expected a JSON object. Restore the file.")
+    return value
+
+
+@contextlib.contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{what}: {error}. {advice}") from error
+
+
+def _refuse_content(path: Path) -> None:
+    if (path / "run.json").exists():
+        raise RunError(f"{path} already holds a run; add --resume to continue or choose another --out.")
+    # A run killed before it wrote its first file leaves no more than these.
+    foreign = sorted(e.name for e in path.iterdir() if e.name != _LOCK_NAME and not e.name.endswith(TEMPORARY_SUFFIX))
+    if foreign:
+        raise RunError(
+            f"{path} is not empty (it holds {foreign[0]!r}) and is no run folder; expected an empty or new "
+            f"folder. Choose another --out."
+        )
+
+
+def _lock(path: Path) -> int | None:
+    """Take the folder until the returned descriptor is closed, which after a kill the kernel does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: the lock is a courtesy, the run works without it.
+        return None
+    descriptor = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise RunError(
+            f"Another process is working on the run in {path}; expected to be the only one. Wait for it or "
+            f"stop it, or choose another --out."
+        ) from error
+    return descriptor
+
+
+def _compare(path: Path, fingerprint: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    saved = _read_json(path / "run.json")
+    if saved.get("format") != _RUN_FORMAT:
+        raise RunError(
+            f"{path / 'run.json'} has format {saved.get('format')!r}; this version reads {_RUN_FORMAT}. "
+            f"Resume with the version that began the run, or start a new one."
+        )
+    if changed := _differences(saved.get("fingerprint", {}), fingerprint):
+        raise RunError(
+            f"Cannot resume {path}: {changed}. A resumed run must be the one that began; restore what "
+            f"changed, or start a new run with another --out."
+        )
+    if changed := _differences(saved.get("environment", {}), environment):
+        warnings.warn(
+            f"Resuming {path} in another environment: {changed}. The weights may differ in the last bits "
+            f"from those of a run without interruption.",
+            stacklevel=3,
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    def shown(values: Mapping[str, Any], key: str) -> str:
+        return repr(values[key]) if key in values else "(not given)"
+
+    keys = [key for key in {**before, **now} if shown(before, key) != shown(now, key)]
+    return ", ".join(f"{key} was {shown(before, key)} and is now {shown(now, key)}" for key in keys)

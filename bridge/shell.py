@@ -1,0 +1,162 @@
+"""The command line of all three packages: options from dataclasses, one message for an error, exit code 2."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from bridge.config import check, read_yaml, updated
+from bridge.errors import AipError
+from bridge.presets import preset_options
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a program.
+
+    Attributes:
+        config: the dataclass of its options.
+        run: the function that takes them.
+        smoke: what `--smoke` sets.
+        aliases: further spellings of options, such as the reference's.
+    """
+
+    config: type
+    run: Callable[[Any], object]
+    smoke: Mapping[str, Any]
+    aliases: Mapping[str, str]
+
+
+def main(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> int:
+    """Run one command of a program.
+
+    Returns:
+        The exit code: 0, 2 after an error the user can mend, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(program, about, commands))
+        return 0
+    name, *rest = arguments
+    if name not in commands:
+        near = get_close_matches(name, commands, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(f"{program}: unknown command {name!r}; known: {', '.join(commands)}.{hint}", file=sys.stderr)
+        return 2
+    warnings.showwarning = _show_warning
+    try:
+        config = parse(program, name, commands[name], rest)
+        commands[name].run(config)
+        sys.stdout.flush()
+        return 0
+    except AipError as error:
+        return _fail(program, str(error))
+    except KeyboardInterrupt:
+        return _fail(program, "interrupted. A run continues with the same line and --resume.", 130)
+    except BrokenPipeError:  # the reader of our output went away, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _fail(program, "out of memory. Make --batch-size or --image-size smaller.")
+    except OSError as error:
+        return _fail(program, f"{error.filename or 'a file'}: {error.strerror or error}.")
+
+
+def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -> Any:
+    """Command-line arguments → the resolved config.
+
+    Raises:
+        ConfigError: a preset, file or value makes no sense.
+        SystemExit: with code 2 for a wrong option, 0 after `--help`.
+    """
+    import tyro
+
+    arguments = [_plain_spelling(argument, command.aliases) for argument in arguments]
+    config = command.config()
+    preset, file = _value_of("--preset", arguments), _value_of("--config", arguments)
+    values = read_yaml(file) if file else {}
+    preset = preset or values.get("preset")
+    if preset:
+        config = updated(config, preset_options(preset, name), f"preset {preset!r}")
+    if file:
+        config = updated(config, values, file)
+    check(config)
+    config = tyro.cli(command.config, prog=f"{program} {name}", args=arguments, default=config)
+    if config.smoke:
+        config = replace(config, **command.smoke)
+    check(config)
+    return config
+
+
+@contextlib.contextmanager
+def quiet_start(module: str, script: str) -> Iterator[None]:
+    """When run as a program, hide what a framework's native code logs while it is imported.
+
+    Those lines (missing drivers, instruction sets) are written past Python and its log levels, before anything can be
+    set. If the import fails they are shown; with AIP_DEBUG set, always. In a user's own process nothing is hidden.
+    """
+    ours = sys.orig_argv[1:3] == ["-m", module] or os.path.basename(sys.argv[0]) == script
+    if not ours or os.environ.get("AIP_DEBUG"):
+        yield
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(kept, log.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _plain_spelling(argument: str, aliases: Mapping[str, str]) -> str:
+    """--Some_option=x → --some-option=x; the reference's own spellings → ours."""
+    if not argument.startswith("--"):
+        return argument
+    option, equals, value = argument.partition("=")
+    option = option.replace("_", "-")
+    return aliases.get(option, option) + equals + value
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            value = arguments[position + 1]
+            return None if value == "None" else value
+        if argument.startswith(option + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _usage(program: str, about: str, commands: Mapping[str, Command]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {(command.config.__doc__ or '').strip()}" for name, command in commands.items()]
+    return "\n".join([about, "", f"usage: {program} COMMAND [OPTIONS]", "", *lines, "", f"{program} COMMAND --help"])
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Ours and users' warnings as one line; the libraries' deprecations are nothing the user can mend."""
+    if issubclass(category, (UserWarning, RuntimeWarning)):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def _fail(program: str, message: str, code: int = 2) -> int:
+    sys.stdout.flush()
+    if os.environ.get("AIP_DEBUG"):
+        traceback.print_exc()
+    print(f"{program}: {message}", file=sys.stderr)
+    return code

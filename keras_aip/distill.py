@@ -1,0 +1,185 @@
+"""The `distill` command: from options to a run folder with a trained student, its measurements and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bridge.config import DistillConfig
+from bridge.datasets import FACTS, Labelled, load
+from bridge.datum.mixing import Mixing
+from bridge.datum.preview import previews
+from bridge.datum.recipes import recipe as named_recipe
+from bridge.datum.render import render
+from bridge.datum.views import ViewSet
+from bridge.errors import ConfigError
+from bridge.metrics import confusion_matrix
+from bridge.report import write_report
+from bridge.runs import RunFolder
+from keras_aip import models
+from keras_aip.distiller import Distiller
+from keras_aip.evaluate import evaluate, predict, recalibrated
+from keras_aip.optimizers import make_optimizer
+from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
+from keras_aip.teachers import Teacher, load_teacher, save_teacher
+from keras_aip.views import view_dataset
+
+
+def distill(config: DistillConfig) -> dict[str, Any]:
+    """Run or resume a distillation.
+
+    Args:
+        config: resolved options.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    if config.image is None:
+        raise ConfigError("Which image? Give --image FILE (any photograph; rich, detailed ones work best).")
+    if config.teacher is None:
+        raise ConfigError("Which teacher? Give --teacher FOLDER; `train-teacher` makes one.")
+    set_up(config.threads, config.seed, config.deterministic)
+    teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
+    size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
+    recipe = named_recipe(config.recipe, size)
+    view_set = ViewSet(
+        config.image, recipe.for_patches() if config.patches else recipe, views=config.views, seed=config.seed
+    )
+    test = load(config.dataset, split="test", image_size=size)
+    mixing = Mixing(config.mixing, config.mixing_alpha, config.mixing_per)
+    steps = config.steps_per_epoch or (-(-config.views // config.batch_size) if config.views else None)
+    if steps is None:
+        raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
+    student = make_student(config, teacher, size)
+    distiller = Distiller(
+        student, teacher, config.temperature, config.loss, mixing, tau_squared=config.tau_squared, seed=config.seed
+    )
+    distiller.compile(
+        make_optimizer(
+            config.optimizer, config.learning_rate, weight_decay=config.weight_decay, schedule=config.schedule,
+            steps=config.epochs * steps, warmup=config.warmup,
+        ),
+        steps_per_execution=config.steps_per_execution,
+        jit_compile=config.jit_compile,
+    )  # fmt: skip
+    with RunFolder.start(
+        config.out, dataclasses.asdict(config), fingerprint(config, teacher, view_set, mixing),
+        environment(config.threads), resume=config.resume,
+    ) as run:  # fmt: skip
+        if run.result is not None:
+            print(f"This run is finished already; its result is in {run.path / 'result.json'}.")
+            return run.result
+        state = run.load_state()
+        first_step = 0
+        if state is not None:
+            first_step = state.step
+            restore_arrays(distiller, state.arrays)
+            print(f"Resuming at step {first_step} of {config.epochs * steps}.")
+        data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
+        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size)
+        try:
+            distiller.fit(
+                data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
+                callbacks=[SaveRun(run, steps), progress],
+            )  # fmt: skip
+        finally:
+            progress.close()
+        return finish(run, config, distiller, view_set, test, config.epochs * steps)
+
+
+def make_student(config: DistillConfig, teacher: Teacher, size: int) -> keras.Model:
+    """A randomly initialised student with the teacher's classes and the evaluation set's normalisation."""
+    facts = FACTS.get(config.dataset)
+    arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
+    if config.student_width is not None:
+        arguments["width"] = config.student_width
+    if teacher.classes is None:
+        raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
+    return models.build(
+        config.student, classes=teacher.classes, image_size=size, l2=config.l2,
+        dtype=None if config.student_dtype == "float32" else config.student_dtype, **arguments,
+    )  # fmt: skip
+
+
+def fingerprint(config: DistillConfig, teacher: Teacher, view_set: ViewSet, mixing: Mixing) -> dict[str, Any]:
+    """What must not change when a run is resumed."""
+    learning = {
+        key: getattr(config, key)
+        for key in (
+            "student", "student_width", "temperature", "loss", "tau_squared", "batch_size", "epochs", "steps_per_epoch",
+            "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "l2", "student_dtype", "teacher_dtype",
+            "views", "seed",
+        )
+    }  # fmt: skip
+    return {
+        "teacher": teacher.digest,
+        "datum": view_set.source.sha256,
+        "recipe": view_set.recipe.digest,
+        "mixing": dataclasses.asdict(mixing),
+        "world_size": tf.distribute.get_strategy().num_replicas_in_sync,
+        **learning,
+    }
+
+
+def finish(
+    run: RunFolder, config: DistillConfig, distiller: Distiller, view_set: ViewSet, test: Labelled, steps: int
+) -> dict[str, Any]:
+    """Measure the student, write it, the report and, last, the result."""
+    student, teacher = distiller.student, distiller.teacher
+    measured = evaluate(student, test, teacher=teacher)
+    fresh = [fresh_views(view_set, k, 256) for k in range(8)]
+    if test.labels is not None:
+        with recalibrated(student, fresh) as again:
+            measured["student_top1_recalibrated"] = evaluate(again, test)["student_top1"]
+    votes = np.concatenate([teacher(batch).numpy().argmax(-1) for batch in fresh])
+    histogram = np.bincount(votes, minlength=teacher.classes or 0) / len(votes)
+    card = save_teacher(
+        student, run.path / "student", class_names=teacher.class_names,
+        accuracy=None if measured["student_top1"] is None
+        else {"top1": measured["student_top1"], "dataset": test.name, "n": measured["n"]},
+        source=f"distilled from {view_set.source.name} alone",
+    )  # fmt: skip
+    result = {
+        **measured, "views": steps * config.batch_size, "steps": steps, "seconds": round(run.seconds, 2),
+        "source": view_set.source.name, "seed": config.seed, "student": config.student, "teacher": config.teacher,
+        "parameters": card.parameters, "classes": teacher.classes,
+    }  # fmt: skip
+    confusion = None
+    if test.labels is not None and teacher.classes is not None:
+        confusion = confusion_matrix(test.labels, predict(student, test.images).argmax(-1), teacher.classes)
+    write_report(
+        run.path / "report.html", title=f"{config.student} distilled from {view_set.source.name}",
+        summary=summary_of(result), config=dataclasses.asdict(config), metrics=run.metrics(), result=result,
+        views=previews(view_set, distiller.mixing, 32), teacher_histogram=histogram, confusion=confusion,
+        class_names=teacher.class_names or test.class_names,
+    )  # fmt: skip
+    return run.write_result(result)
+
+
+def fresh_views(view_set: ViewSet, step: int, batch: int) -> tf.Tensor:
+    """Unmixed augmented views no step has trained on or will: float32 [batch, size, size, 3] in [0, 1]."""
+    return tf.constant(render(view_set, 2**40 + step * batch + np.arange(batch)))
+
+
+def summary_of(result: Mapping[str, Any]) -> list[str]:
+    """What happened, in words a newcomer understands."""
+    lines = [
+        f"The student saw {result['views']:,} views of {result['source']}, each labelled by the teacher, "
+        f"and nothing else: no real {result['dataset']} image and no label."
+    ]
+    if result["student_top1"] is not None:
+        lines.append(
+            f"On {result['n']:,} real test images the student names the right class for {result['student_top1']:.1%}; "
+            f"its teacher, trained on real data, for {result['teacher_top1']:.1%}; guessing, for "
+            f"{1 / result['classes']:.1%}."
+        )
+    lines.append(f"Student and teacher give the same answer on {result['agreement']:.1%} of the images.")
+    return lines

@@ -1,0 +1,107 @@
+"""Measuring a student: against labels, against its teacher, or both."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bridge.datasets import Labelled, load
+from bridge.errors import DatasetError, TeacherError
+from bridge.metrics import evaluate_logits
+from keras_aip.datasets import batches
+from keras_aip.teachers import Teacher
+
+
+def predict(model: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Logits of a Keras model, or log-space answers of a `Teacher`, in inference mode.
+
+    Args:
+        model: takes float32 [batch, h, w, 3] in [0, 1].
+        images: uint8 [n, h, w, 3].
+        batch_size: images per forward pass.
+
+    Returns:
+        float32 [n, classes].
+    """
+    answer = model if isinstance(model, Teacher) else lambda x: model(x, training=False)
+    forward = tf.function(lambda x: tf.cast(answer(x), tf.float32), reduce_retracing=True)
+    return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches(images, batch_size)])
+
+
+def evaluate(
+    model: keras.Model,
+    dataset: str | Labelled,
+    *,
+    teacher: Teacher | None = None,
+    split: str = "test",
+    batch_size: int = 256,
+) -> dict[str, Any]:
+    """Measure a model.
+
+    Args:
+        model: a Keras model from float32 [batch, h, w, 3] in [0, 1] to logits.
+        dataset: "digits", a folder with one folder per class, a flat folder of images without labels, an .npz file,
+            or a `Labelled`.
+        teacher: for agreement and KL, and to be measured too.
+        split: of a named data set.
+        batch_size: images per forward pass.
+
+    Returns:
+        teacher_top1, student_top1, teacher_top5, student_top5, agreement, kl (nats, τ = 1), ece (15 bins), dataset, n.
+        Fractions lie in [0, 1]; what has no meaning is None.
+
+    Raises:
+        DatasetError: the data cannot be read or do not fit the model.
+    """
+    data = dataset if isinstance(dataset, Labelled) else load(dataset, split=split, image_size=input_side(model))
+    expected = model.input_shape[1:3] if isinstance(model.input_shape, tuple) else (None, None)
+    if any(want is not None and want != have for want, have in zip(expected, data.images.shape[1:3])):
+        raise DatasetError(
+            f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the model wants {list(expected)}; load "
+            f"it with image_size={expected[0]}."
+        )
+    logits = predict(model, data.images, batch_size)
+    classes = len(data.class_names) if data.class_names else 0
+    if data.labels is not None and (classes > logits.shape[1] or int(data.labels.max()) >= logits.shape[1]):
+        raise TeacherError(
+            f"{data.name} has {max(classes, int(data.labels.max()) + 1)} classes, the model answers with "
+            f"{logits.shape[1]}. Evaluate on the data the teacher was made for."
+        )
+    answers = predict(teacher, data.images, batch_size) if teacher is not None else None
+    return {**evaluate_logits(logits, data.labels, answers), "dataset": data.name, "n": len(data.images)}
+
+
+@contextlib.contextmanager
+def recalibrated(model: keras.Model, image_batches: Iterable[tf.Tensor]) -> Iterator[keras.Model]:
+    """Inside the context, BatchNorm statistics are those of the given images; afterwards the old ones are back.
+
+    The student's statistics come from mixed views. This asks what they would give on unmixed ones, and never takes
+    test images.
+
+    Args:
+        model: with or without BatchNorm.
+        image_batches: float32 [batch, h, w, 3] in [0, 1] each; every batch counts the same.
+    """
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    weights, momenta = model.get_weights(), [layer.momentum for layer in norms]
+    try:
+        for number, images in enumerate(image_batches):
+            for layer in norms:
+                layer.momentum = 1 - 1 / (number + 1)  # the running mean over all batches so far
+            model(images, training=True)
+        yield model
+    finally:
+        for layer, momentum in zip(norms, momenta):
+            layer.momentum = momentum
+        model.set_weights(weights)
+
+
+def input_side(model: Any) -> int | None:
+    """Side of the images a model was built for in pixels, None where it takes any."""
+    shape = getattr(model, "input_shape", None)
+    return shape[1] if isinstance(shape, tuple) and len(shape) == 4 else None

@@ -1,0 +1,96 @@
+"""The weights of a Keras network as the state dict of its PyTorch twin, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bridge.errors import TeacherError
+
+# Conv2D: [height, width, in, out] -> [out, in, height, width]; Dense: [in, out] -> [out, in].
+TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+# PyTorch counts the batches its BatchNorm has seen; nothing computed depends on it.
+IGNORED = "num_batches_tracked"
+BATCH_NORM = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+KERNEL = {"kernel": "weight", "bias": "bias"}
+
+
+def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the weights under the names and in the layout of the PyTorch twin.
+
+    Returns:
+        ``<layer>.weight``, ``.bias``, ``.running_mean``, ``.running_var`` as float32; convolutions
+        ``[out, in, height, width]``, dense layers ``[out, in]``.
+
+    Raises:
+        TeacherError: The model has weights of another kind, which have no place in such a dictionary.
+    """
+    return {
+        name: np.ascontiguousarray(_values(variable).transpose(TO_TORCH[len(variable.shape)]))
+        for name, variable in _named_variables(model)
+    }
+
+
+def load_state_dict(model: keras.Model, arrays: Mapping[str, Any]) -> None:
+    """Set all weights of a model from its PyTorch twin's state dict; ``num_batches_tracked`` is passed over.
+
+    Args:
+        model: A model of :func:`keras_aip.models.build`.
+        arrays: What :func:`state_dict` returns, or a PyTorch state dict on the CPU.
+
+    Raises:
+        TeacherError: Names are missing, unknown or have another shape (all are listed; no weight is changed).
+    """
+    variables = dict(_named_variables(model))
+    given = {name: array for name, array in arrays.items() if name.split(".")[-1] != IGNORED}
+    missing = [name for name in variables if name not in given]
+    extra = [name for name in given if name not in variables]
+    shapes = []
+    for name in variables.keys() & given.keys():
+        shape = tuple(variables[name].shape)
+        expected = tuple(shape[axis] for axis in TO_TORCH[len(shape)])
+        if tuple(given[name].shape) != expected:
+            shapes.append(f"{name} (given {tuple(given[name].shape)}, expected {expected})")
+    problems = (("missing", missing), ("not in the model", extra), ("of another shape", sorted(shapes)))
+    if any(names for _, names in problems):
+        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
+        raise TeacherError(
+            f"These weights do not fit {model.name} with {model.count_params():,} parameters. {listed}. "
+            "Check the architecture, its width and the number of classes."
+        )
+    for name, variable in variables.items():
+        array = np.asarray(given[name], dtype=np.float32)
+        variable.assign(tf.cast(array.transpose(FROM_TORCH[array.ndim]), variable.dtype))
+
+
+def _named_variables(model: keras.Model) -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        if isinstance(layer, keras.layers.BatchNormalization):
+            attributes = BATCH_NORM
+        elif type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
+            attributes = KERNEL
+        else:
+            raise TeacherError(
+                f"Layer {layer.name!r} ({type(layer).__name__}) has weights a state dict has no name for: "
+                "only Conv2D, Dense and BatchNormalization do. Save this model as a .keras file instead."
+            )
+        for attribute, name in attributes.items():
+            variable = getattr(layer, attribute, None)
+            if variable is not None:
+                yield f"{layer.name}.{name}", variable
+
+
+def _values(variable: Any) -> np.ndarray:
+    return tf.cast(tf.convert_to_tensor(variable), tf.float32).numpy()
