@@ -10,13 +10,13 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
 from bridge.errors import ConfigError
+from bridge.names import hint
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "cosine"]
@@ -207,9 +207,9 @@ def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
     clean = {str(key).replace("-", "_"): value for key, value in values.items()}
     for key in clean:
         if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
-            raise ConfigError(f"{origin} has an unknown key {key!r}; {hint}")
+            raise ConfigError(
+                f"{origin} has an unknown key {key!r}; known: {', '.join(sorted(known))}.{hint(key, known)}"
+            )
     return dataclasses.replace(config, **clean)  # type: ignore[type-var]
 
 

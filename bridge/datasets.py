@@ -5,7 +5,6 @@ Everything is held in memory as uint8: 10,000 images take 31 MB at 32 px and 1.5
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import warnings
@@ -19,6 +18,7 @@ from PIL import Image
 from bridge.datum.export import MANIFEST
 from bridge.datum.sources import list_files, read_image, some_names
 from bridge.errors import DatasetError, DatumError
+from bridge.names import hint
 
 _CIFAR_SPLITS = {"train": 50_000, "test": 10_000}
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -152,11 +152,9 @@ def load(name_or_path: str | os.PathLike[str], split: str = "test", image_size: 
         return load_folder(_split_folder(path, split), image_size)
     if path.suffix == ".npz" and path.is_file():
         return _load_npz(path, image_size)
-    near = difflib.get_close_matches(str(name_or_path), FACTS, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else "check the name or the path."
     raise DatasetError(
         f"no evaluation set {str(name_or_path)!r}: expected one of {', '.join(FACTS)}, an existing folder or "
-        f"an existing .npz file; {hint}"
+        f"an existing .npz file.{hint(str(name_or_path), FACTS)}"
     )
 
 

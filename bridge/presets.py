@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from bridge.errors import ConfigError
+from bridge.names import lookup
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,7 @@ def preset_options(name: str, command: str) -> Mapping[str, Any]:
     Raises:
         ConfigError: unknown preset, or one that says nothing about this command.
     """
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"Unknown preset {name!r}; known: {', '.join(PRESETS)}.{hint}")
-    options = PRESETS[name].options
+    options = lookup(PRESETS, name, "preset").options
     if command not in options:
         raise ConfigError(f"Preset {name!r} is for {', '.join(options)}, not for {command}.")
     return options[command]

@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from bridge.errors import RunError
-from bridge.files import TEMPORARY_SUFFIX, atomic_write, json_text, plain
+from bridge.files import TEMPORARY_SUFFIX, atomic_write, json_text, plain, remove_leftovers
 from bridge.metrics import METRIC_KEYS
 from bridge.states import State, StateStore
 
@@ -98,8 +98,7 @@ class RunFolder:
             run = cls(path, _lock(path))
             # Once more, because another process may have begun a run before this one got the lock.
             try:
-                for leftover in path.glob(f".*{TEMPORARY_SUFFIX}"):
-                    leftover.unlink(missing_ok=True)
+                remove_leftovers(path)
                 if resume:
                     _compare(path, fingerprint, environment)
                 else:

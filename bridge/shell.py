@@ -10,11 +10,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from bridge.config import check, read_yaml, updated
 from bridge.errors import AipError
+from bridge.names import hint
 from bridge.presets import preset_options
 
 
@@ -47,10 +48,7 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
         return 0
     name, *rest = arguments
     if name not in commands:
-        near = get_close_matches(name, commands, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        print(f"{program}: unknown command {name!r}; known: {', '.join(commands)}.{hint}", file=sys.stderr)
-        return 2
+        return _fail(program, f"unknown command {name!r}; known: {', '.join(commands)}.{hint(name, commands)}")
     warnings.showwarning = _show_warning
     try:
         config = parse(program, name, commands[name], rest)
@@ -83,6 +81,11 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
     config = command.config()
     preset, file = _value_of("--preset", arguments), _value_of("--config", arguments)
     values = read_yaml(file) if file else {}
+    if "--resume" in arguments and not preset and not file:
+        # a run goes on with the options it began with; only where it is must be said
+        kept = Path(_value_of("--out", arguments) or config.out) / "config.yaml"
+        file = str(kept) if kept.is_file() else None
+        values = read_yaml(kept) if file else {}
     preset = preset or values.get("preset")
     if preset:
         config = updated(config, preset_options(preset, name), f"preset {preset!r}")
@@ -90,10 +93,8 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
         config = updated(config, values, file)
     check(config)
     config = tyro.cli(command.config, prog=f"{program} {name}", args=arguments, default=config)
-    if config.smoke:
-        config = replace(config, **command.smoke)
     check(config)
-    return config
+    return replace(config, **command.smoke) if config.smoke else config
 
 
 @contextlib.contextmanager

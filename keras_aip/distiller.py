@@ -73,6 +73,7 @@ class Distiller(keras.Model):
         self._renderer = None
         self._loss_mean = keras.metrics.Mean(name="loss")
         self._agreement_mean = keras.metrics.Mean(name="agreement")
+        self.built = True  # nothing to build: the student comes built, or is built by its first batch
 
     # -- what Keras calls ---------------------------------------------------------------------------------------------
 
@@ -80,10 +81,6 @@ class Distiller(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         """Label-free: the loss, and how often student and teacher name the same class on the mixed views."""
         return [self._loss_mean, self._agreement_mean]
-
-    def build(self, input_shape: Any = None) -> None:
-        """Nothing to build: the student comes built."""
-        self.built = True
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """The student's logits."""
@@ -135,8 +132,9 @@ class Distiller(keras.Model):
         with tf.GradientTape() as tape:
             student_logits = tf.cast(self.student(images, training=True), tf.float32)
             loss = self._loss_scale * self._loss_function(teacher_logits, student_logits, self.temperature)
-            total = loss + tf.add_n(self.student.losses) if self.student.losses else loss
-            total /= replicas  # gradients are summed over replicas
+            # Penalties come in each layer's own precision.
+            penalties = [tf.cast(penalty, tf.float32) for penalty in self.student.losses]
+            total = tf.add_n([loss, *penalties]) / replicas  # gradients are summed over replicas
         weights = self.student.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(total, weights), weights))
         same = tf.equal(tf.argmax(teacher_logits, -1), tf.argmax(student_logits, -1))
@@ -207,12 +205,12 @@ class Distiller(keras.Model):
                 f"fit got a {type(views).__name__}; it takes a tf.data.Dataset of image batches, such as "
                 'keras_aip.single_image_dataset("city.jpg").'
             )
-        self._renderer = getattr(views, "renderer", None)
         if not isinstance(views.element_spec, (tf.TensorSpec, ViewNumbers)):
             raise DatasetError(
                 f"fit got a data set of {views.element_spec}; it takes batches of images alone, float32 [batch, "
                 "height, width, 3]. Drop labels with .map(lambda image, label: image)."
             )
+        self._draw_with(getattr(views, "renderer", None) if isinstance(views.element_spec, ViewNumbers) else None)
         if not compat.is_compiled(self):
             with self.distribute_strategy.scope():
                 self.compile()
@@ -224,7 +222,11 @@ class Distiller(keras.Model):
             )
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
         data = self._with_mixing(views.repeat(), first_step)
-        self.check(self._render(next(iter(views.take(1)))))
+        first = next(iter(views.take(1)), None)
+        if first is None:
+            raise DatasetError("The data set is empty; fit needs at least one batch of images.")
+        self._check_shares(len(tf.nest.flatten(first)[0]))
+        self.check(self._render(first))
         return super().fit(
             data,
             epochs=epochs,
@@ -282,8 +284,30 @@ class Distiller(keras.Model):
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
+    def _check_shares(self, rows: int) -> None:
+        """A partner on another replica cannot be reached; some devices would quietly answer with zeros."""
+        replicas, block = self.distribute_strategy.num_replicas_in_sync, self.mixing.block
+        if replicas > 1 and self.mixing.kind != "none" and rows % (replicas * block):
+            raise ConfigError(
+                f"Each of {replicas} replicas must hold whole blocks of mixing partners; got {rows} rows per step and "
+                f"blocks of {block}. Make the batch a multiple of {replicas * block}, or choose "
+                "Distiller(..., mixing=Mixing(..., block=...))."
+            )
+
+    def _draw_with(self, renderer: Any) -> None:
+        if renderer is not self._renderer:
+            self.train_function = None  # the graph at hand draws from the old renderer's image
+        self._renderer = renderer
+
     def _render(self, views: Any) -> tf.Tensor:
-        return self._renderer(ViewNumbers(*views)) if isinstance(views, tuple) else views
+        if not isinstance(views, tuple):
+            return views
+        if self._renderer is None:
+            raise DatasetError(
+                "fit got view numbers without the image they belong to: single_image_dataset(..., render='device') was "
+                "transformed. Pass it as it came, or use render='host'."
+            )
+        return self._renderer(ViewNumbers(*views))
 
     def _with_mixing(self, views: tf.data.Dataset, first_step: int) -> tf.data.Dataset:
         """Zip each batch with the mixing of its step."""

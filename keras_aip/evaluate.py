@@ -59,12 +59,13 @@ def evaluate(
         DatasetError: the data cannot be read or do not fit the model.
     """
     data = dataset if isinstance(dataset, Labelled) else load(dataset, split=split, image_size=input_side(model))
-    expected = model.input_shape[1:3] if isinstance(model.input_shape, tuple) else (None, None)
-    if any(want is not None and want != have for want, have in zip(expected, data.images.shape[1:3])):
-        raise DatasetError(
-            f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the model wants {list(expected)}; load "
-            f"it with image_size={expected[0]}."
-        )
+    for who, judged in (("model", model), ("teacher", teacher)):
+        expected = _input_size(judged)
+        if any(want is not None and want != have for want, have in zip(expected, data.images.shape[1:3])):
+            raise DatasetError(
+                f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the {who} wants {list(expected)}; "
+                f"load it with image_size={expected[0]}."
+            )
     logits = predict(model, data.images, batch_size)
     classes = len(data.class_names) if data.class_names else 0
     if data.labels is not None and (classes > logits.shape[1] or int(data.labels.max()) >= logits.shape[1]):
@@ -103,5 +104,12 @@ def recalibrated(model: keras.Model, image_batches: Iterable[tf.Tensor]) -> Iter
 
 def input_side(model: Any) -> int | None:
     """Side of the images a model was built for in pixels, None where it takes any."""
+    return _input_size(model)[0]
+
+
+def _input_size(model: Any) -> tuple[int | None, int | None]:
+    """Height and width in pixels, each None where the model takes any or does not say (a subclassed one)."""
+    if isinstance(model, Teacher):
+        return model.input_size or (None, None)
     shape = getattr(model, "input_shape", None)
-    return shape[1] if isinstance(shape, tuple) and len(shape) == 4 else None
+    return (shape[1], shape[2]) if isinstance(shape, tuple) and len(shape) == 4 else (None, None)

@@ -44,33 +44,31 @@ class Renderer:
         a0, a1, a2, a3, a4, a5 = _columns(affine)
         left, top, right, bottom = _columns(frame)
         offset, width, height = _columns(level)
-        x = a0 * column + a1 * row + a2
-        y = a3 * column + a4 * row + a5
-        inside = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
-        last_x, last_y = tf.cast(width - 1, tf.float32), tf.cast(height - 1, tf.float32)
-        x, y = tf.clip_by_value(x, 0.0, last_x), tf.clip_by_value(y, 0.0, last_y)
-        x0, y0 = tf.cast(x, tf.int32), tf.cast(y, tf.int32)
+        x = a0 * column + (a1 * row + a2)
+        y = a3 * column + (a4 * row + a5)
+        whole = tf.where((x >= left) & (x <= right) & (y >= top) & (y <= bottom), 1 / 255, 0.0)
+        x = tf.clip_by_value(x, 0.0, tf.cast(width - 1, tf.float32))
+        y = tf.clip_by_value(y, 0.0, tf.cast(height - 1, tf.float32))
+        # The last column and row are reached as the right and lower neighbour, with all the weight.
+        x0 = tf.minimum(tf.cast(x, tf.int32), tf.maximum(width - 2, 0))
+        y0 = tf.minimum(tf.cast(y, tf.int32), tf.maximum(height - 2, 0))
         fx, fy = x - tf.cast(x0, tf.float32), y - tf.cast(y0, tf.float32)
         here = offset + y0 * width + x0
-        right_of = tf.cast(x0 < width - 1, tf.int32)
-        below = tf.where(y0 < height - 1, width, 0)
         # Four weights per pixel, made before the channels come in: twice as fast as interpolating each channel.
-        whole = tf.cast(inside, tf.float32) * (1 / 255)
-        w11 = fx * fy * whole
-        w01, w10 = fx * whole - w11, fy * whole - w11
-        w00 = whole - w01 - w10 - w11
-        steps = (0, right_of, below, right_of + below)
+        lower = fy * whole
+        upper = whole - lower
+        w01, w11 = fx * upper, fx * lower
+        w00, w10 = upper - w01, lower - w11
         return tf.add_n(
             [
                 tf.cast(tf.gather(pixels, here + step), tf.float32) * weight[..., None]
-                for step, weight in zip(steps, (w00, w01, w10, w11))
+                for step, weight in zip((0, 1, width, width + 1), (w00, w01, w10, w11))
             ]
         )
 
     def _colour_plain(self, image: tf.Tensor, window: tf.Tensor, colour: tf.Tensor, tone: tf.Tensor) -> tf.Tensor:
         """Colour stages, the padded border, grey and solarise."""
         recipe, size = self.recipe, self.recipe.size
-        red, green, blue = tf.unstack(image, axis=-1)
         inside = None
         if recipe.augmentation is not None and recipe.augmentation.pad:
             index = tf.range(size, dtype=tf.float32)
@@ -78,26 +76,28 @@ class Renderer:
             column, row = tf.reshape(index, [1, 1, size]), tf.reshape(index, [1, size, 1])
             inside = tf.cast((column >= left) & (column < right) & (row >= top) & (row < bottom), tf.float32)
         for stage in range(recipe.colour_stages):
-            m = _columns(colour[:, stage])
-            luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
             if stage == 0 and inside is not None:  # the mean is that of the view before padding
-                mean = _mean(luma * inside) / tf.maximum(_mean(inside), 1e-6)
+                mean = _mean(_luma(image) * inside) / tf.maximum(_mean(inside), 1e-6)
             else:
-                mean = _mean(luma)
-            mean *= m[9]
-            red, green, blue = (
-                tf.clip_by_value(red * m[k] + green * m[k + 1] + blue * m[k + 2] + mean, 0.0, 1.0) for k in (0, 3, 6)
-            )
+                mean = _mean(_luma(image))
+            # All three channels of a pixel side by side, as they lie in memory: apart and stacked again is slower.
+            matrix = tf.reshape(colour[:, stage, :9], [-1, 1, 1, 3, 3])
+            image = sum(image[..., k : k + 1] * matrix[..., k] for k in range(3))
+            image = tf.clip_by_value(image + (mean * _columns(colour[:, stage])[9])[..., None], 0.0, 1.0)
             if stage == 0 and inside is not None:
-                red, green, blue = red * inside, green * inside, blue * inside
+                image *= inside[..., None]
         if recipe.colour_stages == 0 and inside is not None:
-            red, green, blue = red * inside, green * inside, blue * inside
+            image *= inside[..., None]
         if recipe.has_tone:
-            grey, threshold = _columns(tone)
-            luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
-            red, green, blue = (tf.where(grey > 0, luma, channel) for channel in (red, green, blue))
-            red, green, blue = (tf.where(c >= threshold, 1 - c, c) for c in (red, green, blue))
-        return tf.stack([red, green, blue], axis=-1)
+            grey, threshold = (edge[..., None] for edge in _columns(tone))
+            image = tf.where(grey > 0, _luma(image)[..., None], image)
+            image = tf.where(image >= threshold, 1 - image, image)
+        return image
+
+
+def _luma(image: tf.Tensor) -> tf.Tensor:
+    red, green, blue = tf.unstack(image, axis=-1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _columns(table: tf.Tensor) -> list[tf.Tensor]:

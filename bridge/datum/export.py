@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bridge.errors import DatumError
-from bridge.files import TEMPORARY_SUFFIX, replacing
+from bridge.files import remove_leftovers, replacing
 
 FOLDER_SIZE = 1000
 MANIFEST = "manifest.json"
@@ -148,8 +148,7 @@ def _open_export(out: Path, manifest: dict[str, Any], ours: dict[str, Any]) -> N
     path = out / MANIFEST
     with _naming(out):
         out.mkdir(parents=True, exist_ok=True)
-        for leftover in out.rglob(f".*{TEMPORARY_SUFFIX}"):  # of a call that was killed
-            leftover.unlink()
+        remove_leftovers(out)
         others = [name for name in os.listdir(out) if not name.startswith(".")]
         found = path.read_bytes() if MANIFEST in others else None
     if found is None:

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 
 from bridge.errors import RecipeError
+from bridge.names import lookup
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,7 @@ def recipe(name: str | None, size: int) -> ImageRecipe:
     """
     if name is None:
         name = "cifar" if size < 96 else "imagenet"
-    if name not in RECIPES:
-        raise RecipeError(f"Unknown view recipe {name!r}; known: {', '.join(RECIPES)}.")
-    return RECIPES[name](size)
+    return lookup(RECIPES, name, "view recipe", RecipeError)(size)
 
 
 def _check_range(name: str, pair: tuple[float, float], low: float, high: float) -> None:

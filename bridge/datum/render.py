@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from bridge.datum.colour import LUMA
 from bridge.datum.views import ViewNumbers, ViewSet
 
-_LUMA = LUMA.astype(np.float32)
 _OPENCV_LIMIT = 32_000  # warpAffine keeps positions in 16 bits
 
 
@@ -27,25 +28,31 @@ def render_numbers(numbers: ViewNumbers, views: ViewSet) -> np.ndarray:
         float32 [batch, size, size, 3] in [0, 1], RGB.
     """
     size = views.recipe.size
-    out = np.empty((len(numbers.affine), size, size, 3), dtype=np.float32)
-    index = np.arange(size, dtype=np.float32)
-    for k in range(len(out)):
-        image = _sample(views.atlas.level(*map(int, numbers.level[k])), numbers.affine[k], numbers.frame[k], size)
-        left, top, right, bottom = numbers.window[k]
-        inside = ((index >= top) & (index < bottom))[:, None] & ((index >= left) & (index < right))[None, :]
-        for stage, colour in enumerate(numbers.colour[k]):
-            seen = image[inside] if stage == 0 else image.reshape(-1, 3)
-            mean = (seen @ _LUMA).mean() if len(seen) else 0.0
-            image = np.clip(image @ colour[:9].reshape(3, 3).T + colour[9] * mean, 0, 1)
-            if stage == 0:  # what lies outside the padded view is black whatever the jitter of the view inside it
-                image = image * inside[:, :, None]
-        if not len(numbers.colour[k]):
-            image = image * inside[:, :, None]
+    out = np.zeros((len(numbers.affine), size, size, 3), dtype=np.float32)
+    for k, image in enumerate(out):
+        sampled = _sample(views.atlas.level(*map(int, numbers.level[k])), numbers.affine[k], numbers.frame[k], size)
+        left, top, right, bottom = (max(0, math.ceil(edge)) for edge in numbers.window[k])
+        seen = sampled[top:bottom, left:right]
+        # What lies outside the padded view stays black whatever the first jitter, that of the view inside it.
+        image[top:bottom, left:right] = _jitter(seen, numbers.colour[k, 0]) if numbers.colour.shape[1] else seen
+        for colour in numbers.colour[k, 1:]:
+            image[:] = _jitter(image, colour)
         grey, threshold = numbers.tone[k]
         if grey:
-            image = np.repeat((image @ _LUMA)[:, :, None], 3, axis=2)
-        out[k] = np.where(image >= threshold, 1 - image, image)
+            image[:] = (image @ LUMA.astype(np.float32))[:, :, None]
+        if threshold <= 1:
+            image[:] = np.where(image >= threshold, 1 - image, image)
     return out
+
+
+def _jitter(image: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """One colour stage (`bridge.datum.colour`) of float32 [height, width, 3]."""
+    import cv2
+
+    offset = colour[9] * np.dot(cv2.mean(image)[:3], LUMA)
+    matrix = np.column_stack([colour[:9].reshape(3, 3), np.full(3, offset)])
+    out = cv2.transform(image, matrix)
+    return np.clip(out, 0, 1, out=out)
 
 
 def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int) -> np.ndarray:
@@ -54,8 +61,8 @@ def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int)
 
     matrix = affine.reshape(2, 3).astype(np.float64)
     index = np.arange(size)
-    x = matrix[0, 0] * index[None, :] + matrix[0, 1] * index[:, None] + matrix[0, 2]
-    y = matrix[1, 0] * index[None, :] + matrix[1, 1] * index[:, None] + matrix[1, 2]
+    x = matrix[0, 0] * index[None, :] + (matrix[0, 1] * index + matrix[0, 2])[:, None]
+    y = matrix[1, 0] * index[None, :] + (matrix[1, 1] * index + matrix[1, 2])[:, None]
     if max(level.shape[:2]) > _OPENCV_LIMIT:  # cut out what the view can see
         left, top = (
             int(np.clip(np.floor(v.min()) - 1, 0, s - 1)) for v, s in ((x, level.shape[1]), (y, level.shape[0]))
@@ -67,4 +74,4 @@ def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int)
         borderMode=cv2.BORDER_REPLICATE,
     )  # fmt: skip
     inside = (x >= frame[0]) & (x <= frame[2]) & (y >= frame[1]) & (y <= frame[3])
-    return seen.astype(np.float32) * (inside[:, :, None] / np.float32(255))
+    return np.multiply(cv2.copyTo(seen, inside.view(np.uint8)), np.float32(1 / 255), dtype=np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -19,6 +18,7 @@ from typing import Any
 
 from bridge.errors import TeacherError
 from bridge.files import atomic_write, sha256_file, sync_folder
+from bridge.names import hint
 
 CARD_NAME = "card.json"
 SCHEMA_VERSION = 1
@@ -227,9 +227,7 @@ class Card:
         known = [entry.name for entry in dataclasses.fields(cls)]
         for key in content:
             if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                hint = f" Did you mean {nearest[0]!r}?" if nearest else f" Known are {', '.join(known)}."
-                raise TeacherError(f"The card has an unknown key {key!r}.{hint}")
+                raise TeacherError(f"The card has an unknown key {key!r}; known: {', '.join(known)}.{hint(key, known)}")
         missing = [key for key in ("classes", "input_size") if key not in content]
         if missing:
             raise TeacherError(f"The card lacks {' and '.join(missing)}.")

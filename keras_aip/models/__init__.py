@@ -6,7 +6,6 @@ logits. Layers carry the dotted names of their PyTorch twins, so weights cross b
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import keras
 
 from bridge.errors import ConfigError
+from bridge.names import hint
 from keras_aip.models.cnn import small_cnn
 from keras_aip.models.layers import Normalise
 from keras_aip.models.precision import in_bfloat16
@@ -98,9 +98,9 @@ def build(
     builder = _builder(architecture)
     if unknown:
         everything = ("classes", "image_size", "mean", "std", "l2", "dtype", *known)
-        nearest = difflib.get_close_matches(unknown[0], everything, n=1, cutoff=0.5)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ConfigError(f"{architecture} takes {', '.join(everything)}, not {', '.join(unknown)}.{hint}")
+        raise ConfigError(
+            f"{architecture} takes {', '.join(everything)}, not {', '.join(unknown)}.{hint(unknown[0], everything)}"
+        )
     return builder(classes=classes, image_size=image_size, mean=mean, std=std, l2=l2, dtype=dtype, **arguments)
 
 
@@ -121,8 +121,7 @@ def _builder(architecture: str) -> Callable[..., keras.Model]:
     if wide:
         depth, width = int(wide[1]), int(wide[2])
         return lambda **options: wrn(depth, width, **options)
-    nearest = difflib.get_close_matches(str(architecture), _BUILDERS, n=3, cutoff=0.4)
-    hint = f" The nearest: {', '.join(nearest)}." if nearest else ""
     raise ConfigError(
-        f"There is no network called {architecture!r}.{hint} Known are {', '.join(_BUILDERS)} and wrn_<depth>_<width>."
+        f"Unknown network {architecture!r}; known: {', '.join(_BUILDERS)} and wrn_<depth>_<width>."
+        f"{hint(architecture, _BUILDERS)}"
     )

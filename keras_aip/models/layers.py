@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import operator
@@ -14,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from bridge.errors import ConfigError
+from bridge.names import hint
 
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.9  # how much of the old statistics is kept; PyTorch calls the same thing 0.1
@@ -135,9 +135,9 @@ class Network:
         if isinstance(self.l2, bool) or not isinstance(self.l2, (int, float)) or not 0 <= self.l2 < math.inf:
             raise ConfigError(f"l2={self.l2!r} must be a number of at least 0 (0 switches it off).")
         if self.dtype is not None and self.dtype not in DTYPES:
-            nearest = difflib.get_close_matches(str(self.dtype), DTYPES, n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"dtype={self.dtype!r} must be None or one of {', '.join(DTYPES)}.{hint}")
+            raise ConfigError(
+                f"dtype={self.dtype!r} must be None or one of {', '.join(DTYPES)}.{hint(self.dtype, DTYPES)}"
+            )
 
     @property
     def policy(self) -> str:

@@ -236,7 +236,7 @@ def test_damaged_npz_is_named(tmp_path):
 
 
 def test_unknown_set_names_the_nearest_and_cifar_says_how_to_give_it():
-    with pytest.raises(DatasetError, match="did you mean 'digits'"):
+    with pytest.raises(DatasetError, match="Did you mean 'digits'"):
         load("digit")
     with pytest.raises(DatasetError, match=r"expected one of digits, cifar10, cifar100"):
         load("/nowhere/at/all.npz")

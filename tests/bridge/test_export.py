@@ -202,16 +202,6 @@ def test_wrong_render_is_named_and_leaves_no_view(tmp_path, layout, wrong):
     assert list(contents(tmp_path / "out")) == ["manifest.json"]
 
 
-@pytest.mark.parametrize("layout", ["folder", "tar"])
-def test_errors_of_render_are_not_taken_for_errors_of_the_disk(tmp_path, layout):
-    def failing(numbers):
-        raise FileNotFoundError("the photograph went away")
-
-    with pytest.raises(FileNotFoundError, match="photograph"):
-        write(tmp_path / "out", renderer=failing, layout=layout)
-    assert list(contents(tmp_path / "out")) == ["manifest.json"]
-
-
 def test_out_that_is_a_file_or_under_one_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file/inside"):

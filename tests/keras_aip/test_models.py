@@ -61,7 +61,7 @@ def test_an_unknown_name_gives_the_nearest_known_ones() -> None:
     with pytest.raises(ConfigError, match="small_cnn"):
         models.build("smal_cnn", classes=10)
     # An ImageNet name must not quietly give a CIFAR network of the same depth.
-    with pytest.raises(ConfigError, match="no network called 'resnet50'"):
+    with pytest.raises(ConfigError, match="Unknown network 'resnet50'"):
         models.build("resnet50", classes=10)
 
 

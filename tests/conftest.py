@@ -1,0 +1,18 @@
+"""What all tests share: the repository's root and where the real data sets are, if anywhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real data sets: $AIP_DATA, by default ../shared/data beside the repository; skips where they are absent."""
+    folder = Path(os.environ.get("AIP_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"the real data sets are not at {folder}; set AIP_DATA")
+    return folder

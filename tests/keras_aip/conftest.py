@@ -1,0 +1,84 @@
+"""Tiny networks, images and data sets: a few hundred parameters at 8 px."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+SIZE = 8
+CLASSES = 3
+
+
+@pytest.fixture(scope="session")
+def make_images() -> Callable[..., np.ndarray]:
+    """Images that differ in colour, so that there is something to tell them apart by."""
+
+    def make(count: int = 32, size: int = SIZE, seed: int = 0) -> np.ndarray:
+        """float32 [count, size, size, 3] in [0, 1]."""
+        generator = np.random.default_rng(seed)
+        colours = generator.random((count, 1, 1, 3))
+        noise = generator.normal(0, 0.1, (count, size, size, 3))
+        return np.clip(colours + noise, 0, 1).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., keras.Model]:
+    """Networks that are different for every seed and the same for the same one, BatchNorm statistics included."""
+
+    def make(
+        classes: int = CLASSES, *, size: int = SIZE, batch_norm: bool = True, l2: float = 0.0, seed: int = 0
+    ) -> keras.Model:
+        """float32 [batch, size, size, 3] in [0, 1] → logits [batch, classes]."""
+        penalty = keras.regularizers.L2(l2) if l2 else None
+        layers = [
+            keras.Input((size, size, 3)),
+            keras.layers.Conv2D(4, 3, strides=2, padding="same", kernel_regularizer=penalty),
+            *([keras.layers.BatchNormalization(momentum=0.9)] if batch_norm else []),
+            keras.layers.ReLU(),
+            keras.layers.AveragePooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(classes, kernel_regularizer=penalty),
+        ]
+        model = keras.Sequential(layers)
+        generator = np.random.default_rng(seed)
+        model.set_weights(
+            [
+                generator.normal(0, 0.4, weight.shape)
+                if len(weight.shape) > 1
+                else generator.uniform(0.5, 1, weight.shape)
+                for weight in model.weights
+            ]
+        )
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_colour_teacher() -> Callable[..., keras.Model]:
+    """A teacher that names the strongest colour, sure of itself: something a tiny student can learn in a second."""
+
+    def make() -> keras.Model:
+        model = keras.Sequential(
+            [keras.Input((SIZE, SIZE, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(CLASSES)]
+        )
+        model.set_weights([20 * np.eye(CLASSES), np.zeros(CLASSES)])
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batched() -> Callable[[np.ndarray, int], tf.data.Dataset]:
+    """A finite data set of image batches, of known length, the last batch smaller where it does not come out even."""
+
+    def make(images: np.ndarray, batch_size: int) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
+
+    return make
