@@ -74,6 +74,7 @@ def _torchvision_transform(size: int, pad: int, seed: int) -> Transform:
     from torchvision.transforms import InterpolationMode
 
     torch.manual_seed(seed)
+    torch.set_num_threads(1)
 
     class ResizedCrop(transforms.RandomResizedCrop):
         @staticmethod

@@ -25,7 +25,15 @@ _CHART = {"width": 320, "height": 170, "left": 46, "right": 8, "top": 8, "bottom
 _POINTS_PER_CURVE = 600
 _TILE_PIXELS = 96
 
-_FRACTIONS = ("teacher_top1", "student_top1", "teacher_top5", "student_top5", "agreement", "ece")
+_FRACTIONS = (
+    "teacher_top1",
+    "student_top1",
+    "teacher_top5",
+    "student_top5",
+    "student_top1_recalibrated",
+    "agreement",
+    "ece",
+)
 _WORDS = {
     "student_top1": "Student: first guess right (top-1)",
     "teacher_top1": "Teacher: first guess right (top-1)",
@@ -43,6 +51,9 @@ _WORDS = {
     "steps": "Training steps",
     "seconds": "Time",
     "seed": "Seed",
+    "student_top1_recalibrated": "Student with BatchNorm statistics of unmixed views (top-1)",
+    "parameters": "Weights of the student",
+    "classes": "Classes",
 }
 
 

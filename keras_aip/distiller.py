@@ -211,6 +211,9 @@ class Distiller(keras.Model):
                 "height, width, 3]. Drop labels with .map(lambda image, label: image)."
             )
         self._draw_with(getattr(views, "renderer", None) if isinstance(views.element_spec, ViewNumbers) else None)
+        first = next(iter(views.take(1)), None)
+        if first is None:
+            raise DatasetError("The data set is empty; fit needs at least one batch of images.")
         if not compat.is_compiled(self):
             with self.distribute_strategy.scope():
                 self.compile()
@@ -222,9 +225,6 @@ class Distiller(keras.Model):
             )
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
         data = self._with_mixing(views.repeat(), first_step)
-        first = next(iter(views.take(1)), None)
-        if first is None:
-            raise DatasetError("The data set is empty; fit needs at least one batch of images.")
         self._check_shares(len(tf.nest.flatten(first)[0]))
         self.check(self._render(first))
         return super().fit(

@@ -38,7 +38,7 @@ def make_network() -> Callable[..., keras.Model]:
         penalty = keras.regularizers.L2(l2) if l2 else None
         layers = [
             keras.Input((size, size, 3)),
-            keras.layers.Conv2D(4, 3, strides=2, padding="same", kernel_regularizer=penalty),
+            keras.layers.Conv2D(4, 3, 2, padding="same", use_bias=not batch_norm, kernel_regularizer=penalty),
             *([keras.layers.BatchNormalization(momentum=0.9)] if batch_norm else []),
             keras.layers.ReLU(),
             keras.layers.AveragePooling2D(2),
