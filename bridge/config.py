@@ -138,6 +138,8 @@ class TrainTeacherConfig(Common):
     """Decoupled weight decay."""
     l2: float = 0.0
     """L2 penalty on kernels, added to the loss."""
+    normalise: Literal["dataset", "half"] = "dataset"
+    """By the data set's mean and deviation, or by one half each (ours: keeps photographs in range of dark digits)."""
     pad: int = 4
     """Random crops after so many pixels of border (reference code)."""
     flip: bool = True

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import FACTS, Labelled, load
@@ -41,11 +40,10 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     if train.labels is None or test.labels is None or train.class_names is None:
         raise DatasetError(f"{config.dataset} has no labels; a teacher needs one folder per class.")
     facts = FACTS.get(config.dataset)
-    pixels = train.images.reshape(-1, 3) / 255
-    mean, std = (facts.mean, facts.std) if facts else (pixels.mean(0), np.maximum(pixels.std(0), 1e-3))
+    mean, std = _statistics(config, train)
     model = models.build(
         config.architecture, classes=len(train.class_names), image_size=config.image_size,
-        mean=[float(m) for m in mean], std=[float(s) for s in std], l2=config.l2,
+        mean=mean, std=std, l2=config.l2,
         **({} if config.width is None else {"width": config.width}),
     )  # fmt: skip
     steps = max(1, round(len(train.images) / config.batch_size))
@@ -78,6 +76,16 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         f"Written to {folder}."
     )
     return measured
+
+
+def _statistics(config: TrainTeacherConfig, train: Labelled) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel of pixels in [0, 1]."""
+    if config.normalise == "half":
+        return [0.5] * 3, [0.5] * 3
+    if config.dataset in FACTS:
+        return list(FACTS[config.dataset].mean), list(FACTS[config.dataset].std)
+    pixels = train.images.reshape(-1, 3) / 255
+    return [float(m) for m in pixels.mean(0)], [max(float(s), 1e-3) for s in pixels.std(0)]
 
 
 def _split(config: TrainTeacherConfig, split: str) -> Labelled:

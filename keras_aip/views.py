@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,9 @@ class Renderer:
             image = tf.clip_by_value(image + (mean * _columns(colour[:, stage])[9])[..., None], 0.0, 1.0)
             if stage == 0 and inside is not None:
                 image *= inside[..., None]
-        if recipe.colour_stages == 0 and inside is not None:
-            image *= inside[..., None]
+        if recipe.colour_stages == 0:
+            image = tf.minimum(image, 1.0)  # four weights may add up to a rounding error more than one
+            image = image if inside is None else image * inside[..., None]
         if recipe.has_tone:
             grey, threshold = (edge[..., None] for edge in _columns(tone))
             image = tf.where(grey > 0, _luma(image)[..., None], image)
@@ -106,7 +108,9 @@ def _columns(table: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _mean(plane: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(plane, axis=[1, 2], keepdims=True)
+    """[batch, size, size] → [batch, 1, 1]. Strips are added up first: one long sum waits for itself at every step."""
+    strips = math.gcd(plane.shape[1], 8)
+    return tf.reduce_mean(tf.add_n(tf.split(plane, strips, axis=1)), axis=[1, 2], keepdims=True) / strips
 
 
 def single_image_dataset(

@@ -7,7 +7,10 @@ import pytest
 from scipy import stats
 
 from bridge.datum.mixing import KINDS, Mixing, MixingNumbers, beta_quantile, mixing_numbers
-from bridge.datum.preview import mix
+from bridge.datum.preview import mix, previews, to_bytes
+from bridge.datum.recipes import recipe
+from bridge.datum.render import render
+from bridge.datum.views import ViewSet
 from bridge.errors import RecipeError
 
 ALPHAS = (0.25, 1.0, 5.0)
@@ -49,6 +52,11 @@ def test_every_step_and_every_seed_has_its_own_numbers(kind, per):
             assert not np.array_equal(one.partner, other.partner)
             changed = one.box != other.box if kind == "cutmix" else one.weight != other.weight
             assert changed.mean() > 0.9 if kind == "mixup" else changed.any(axis=1).mean() > 0.9
+
+
+def test_no_row_of_any_step_repeats_the_numbers_of_another():
+    weights = [mixing_numbers(Mixing("mixup", 1.0, "sample"), 0, step, 64).weight for step in range(50)]
+    assert len(np.unique(weights)) == 50 * 64
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -237,3 +245,18 @@ def test_the_edges_of_the_box(box, columns, rows):
 def test_a_mixing_that_cannot_work_is_refused(arguments, message):
     with pytest.raises(RecipeError, match=message):
         Mixing(**arguments)
+
+
+def test_previews_show_the_first_step_of_a_run():
+    views = ViewSet("control:noise", recipe("cifar", 8), views=16, seed=3)
+    mixing = Mixing("both", 1.0, "sample", block=4)
+    base, augmented, mixed = previews(views, mixing, 8).values()
+    shown = render(views, np.arange(8))
+    assert np.array_equal(augmented, to_bytes(shown))
+    assert np.array_equal(mixed, to_bytes(mix(shown, mixing_numbers(mixing, 3, 0, 8))))
+    assert base.shape == augmented.shape == mixed.shape == (8, 8, 8, 3) and base.dtype == np.uint8
+    assert (base != augmented).any() and (augmented != mixed).any()
+
+
+def test_bytes_are_rounded_and_clipped():
+    assert to_bytes(np.array([-0.2, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 1.3])).tolist() == [0, 0, 0, 1, 255, 255]

@@ -50,7 +50,7 @@ def test_training_batches_are_float32_in_the_unit_range_with_their_own_labels():
     images, labels = drawn(numbered(10), 4, 5, **PLAIN)
     assert np.array_equal(images, numbered(10).images[labels])
     first, _ = next(iter(data))
-    assert 0 <= float(tf.reduce_min(first)) and float(tf.reduce_max(first)) <= 1
+    assert float(tf.reduce_min(first)) >= 0 and float(tf.reduce_max(first)) <= 1
 
 
 @pytest.mark.parametrize("batch_size", [4, 10, 25])

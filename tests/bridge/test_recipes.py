@@ -1,0 +1,46 @@
+"""A recipe that cannot be is refused by name; those that can are told apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.datum.recipes import Augmentation, BaseView, ImageRecipe, Jitter, cifar, imagenet, recipe
+from bridge.errors import RecipeError
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("border", lambda: ImageRecipe(border="grey")),
+        ("size", lambda: ImageRecipe(size=0)),
+        ("base_size", lambda: ImageRecipe(base_size=5000)),
+        ("base_size", lambda: ImageRecipe(size=32, base_size=40)),
+        ("base.area", lambda: ImageRecipe(base=BaseView(area=(0.5, 0.2)))),
+        ("base.area", lambda: ImageRecipe(base=BaseView(area=(0.0, 1.0)))),
+        ("base.area", lambda: ImageRecipe(base=BaseView(area=(0.5, 1.5)))),
+        ("base.aspect", lambda: ImageRecipe(base=BaseView(aspect=(-1, 1)))),
+        ("base.initial_crop", lambda: ImageRecipe(base=BaseView(initial_crop=0))),
+        ("base.rotation", lambda: ImageRecipe(base=BaseView(rotation=200))),
+        ("base.shear", lambda: ImageRecipe(base=BaseView(shear=90))),
+        ("base.vertical_flip", lambda: ImageRecipe(base=BaseView(vertical_flip=1.1))),
+        ("base.jitter.hue", lambda: ImageRecipe(base=BaseView(jitter=Jitter(hue=0.6)))),
+        ("base.jitter.contrast", lambda: ImageRecipe(base=BaseView(jitter=Jitter(contrast=float("nan"))))),
+        ("augmentation.pad", lambda: ImageRecipe(augmentation=Augmentation(pad=32))),
+        ("augmentation.pad", lambda: ImageRecipe(augmentation=Augmentation(pad=-1))),
+        ("pad or area", lambda: ImageRecipe(augmentation=Augmentation(pad=4, area=(0.1, 1)))),
+        ("augmentation.area", lambda: ImageRecipe(augmentation=Augmentation(area=(0.1, 2)))),
+        ("augmentation.flip", lambda: ImageRecipe(augmentation=Augmentation(flip=-0.1))),
+        ("augmentation.solarise", lambda: ImageRecipe(augmentation=Augmentation(solarise=2))),
+        ("augmentation.jitter.brightness", lambda: ImageRecipe(augmentation=Augmentation(jitter=Jitter(brightness=2)))),
+        ("sharp", lambda: recipe("sharp", 32)),
+    ],
+)
+def test_a_recipe_refuses_what_cannot_be_naming_it(name, make):
+    with pytest.raises(RecipeError, match=name):
+        make()
+
+
+def test_recipes_are_chosen_by_size_and_told_apart_by_digest():
+    assert recipe(None, 95) == cifar(95) and recipe(None, 96) == imagenet(96)
+    every = [cifar(32), cifar(64), imagenet(32), ImageRecipe(augmentation=None), cifar(32).for_patches()]
+    assert len({one.digest for one in every}) == len(every) and cifar(32).digest == cifar(32).digest

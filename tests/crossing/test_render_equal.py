@@ -1,0 +1,170 @@
+"""The same numbers give the same pixels: NumPy and OpenCV on the host, TensorFlow eagerly, in tf.data and under XLA."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bridge.datum.recipes import Augmentation, BaseView, ImageRecipe, Jitter, cifar, imagenet
+from bridge.datum.render import render, render_numbers
+from bridge.datum.sources import Source, load_source
+from bridge.datum.views import ViewNumbers, ViewSet
+from bridge.errors import RecipeError
+from keras_aip import single_image_dataset
+from keras_aip.views import Renderer, view_dataset
+
+BATCH = 24
+PHOTO = load_source("sklearn:china.jpg")
+FLOWER = load_source("sklearn:flower.jpg")
+FOLDER = Source("folder", (PHOTO.images[0], FLOWER.images[0], PHOTO.images[0][:70, :90]), "")
+PATCHES = Source("patches", tuple(PHOTO.images[0][k : k + 40, k : k + 44] for k in range(0, 300, 60)), "")
+ALL_TONES = Augmentation(area=(0.3, 1.0), jitter=Jitter(probability=1.0), grey=1.0, solarise=1.0)
+RECIPES = {
+    "cifar": (PHOTO, cifar(32)),
+    "imagenet": (PHOTO, imagenet(48)),
+    "large": (PHOTO, ImageRecipe(size=112, base_size=112, augmentation=None)),
+    "extended border": (PHOTO, dataclasses.replace(cifar(32), border="extend")),
+    "patches": (PATCHES, cifar(32).for_patches()),
+    "patches, imagenet": (PATCHES, imagenet(48).for_patches()),
+    "grey and solarised": (PHOTO, ImageRecipe(size=32, base_size=40, augmentation=ALL_TONES)),
+    "solarised": (PHOTO, ImageRecipe(augmentation=Augmentation(solarise=1.0, pad=4))),
+    "several images": (FOLDER, cifar(32)),
+    "no colour": (PHOTO, ImageRecipe(base=BaseView(jitter=None), augmentation=Augmentation(pad=4))),
+    "base views": (PHOTO, ImageRecipe(augmentation=None)),
+    "odd size": (PHOTO, cifar(29)),
+}
+
+
+# OpenCV 4 rounds positions to 1/32 of a pixel, which shows at hard edges; OpenCV 5 does not.
+ALIKE = 0.999 if int(cv2.__version__.split(".")[0]) >= 5 else 0.997
+
+
+def assert_equal_images(ours: np.ndarray, host: np.ndarray) -> None:
+    """But for a few pixels: where the frame ends, a pixel may fall on its other side."""
+    assert ours.shape == host.shape and ours.dtype == host.dtype == np.float32
+    assert ours.min() >= 0 and ours.max() <= 1 and host.min() >= 0 and host.max() <= 1
+    assert (np.abs(ours - host).max(axis=-1) <= 3 / 255).mean() >= ALIKE
+    assert np.abs(ours - host).mean() < 1 / 255
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_tensorflow_draws_what_the_host_draws(name):
+    source, recipe = RECIPES[name]
+    views = ViewSet(source, recipe, views=40, seed=2)
+    numbers = views.numbers(np.arange(30, 30 + BATCH))
+    host = render_numbers(numbers, views)
+    assert host.std() > 0.05  # black against black would be equal too
+    assert_equal_images(Renderer(views)(numbers).numpy(), host)
+
+
+def compiled(renderer: Renderer):
+    return tf.function(lambda *numbers: renderer(ViewNumbers(*numbers)), jit_compile=True)
+
+
+@pytest.mark.parametrize("name", ["cifar", "imagenet"])
+def test_eager_tf_data_and_one_xla_program_agree(name):
+    source, recipe = RECIPES[name]
+    views = ViewSet(source, recipe, views=40, seed=3)
+    renderer = Renderer(views)
+    numbers = ViewNumbers(*map(tf.constant, views.numbers(np.arange(BATCH))))
+    eager = renderer(numbers)
+    mapped = next(iter(tf.data.Dataset.from_tensors(numbers).map(renderer)))
+    whole = compiled(renderer)(*numbers)
+    for other in (mapped, whole):
+        assert (np.abs(other - eager).max(axis=-1) < 1e-3).mean() > 0.999
+        assert np.abs(other - eager).mean() < 1e-4
+
+
+def test_the_plain_functions_need_no_compiler():
+    """Where XLA is absent the same code runs as ordinary operations: no index may leave the atlas."""
+    source, recipe = RECIPES["several images"]
+    views = ViewSet(source, dataclasses.replace(recipe, border="extend"), seed=4)
+    renderer = Renderer(views)
+    numbers = ViewNumbers(*map(tf.constant, views.numbers(np.arange(BATCH))))
+    image = renderer._sample_plain(renderer._pixels, numbers.affine, numbers.frame, numbers.level)
+    plain = renderer._colour_plain(image, numbers.window, numbers.colour, numbers.tone)
+    assert_equal_images(plain.numpy(), render_numbers(numbers_to_numpy(numbers), views))
+
+
+def numbers_to_numpy(numbers: ViewNumbers) -> ViewNumbers:
+    return ViewNumbers(*(part.numpy() for part in numbers))
+
+
+def test_the_smallest_levels_are_sampled_right():
+    """One row or column high, with no right or lower neighbour to go to."""
+    thin = Source("thin", (PHOTO.images[0][:1, :64], PHOTO.images[0][:64, :1], PHOTO.images[0][:1, :1]), "")
+    views = ViewSet(thin, dataclasses.replace(cifar(32).for_patches(), border="extend"))
+    numbers = views.numbers(np.arange(6))
+    assert_equal_images(Renderer(views)(numbers).numpy(), render_numbers(numbers, views))
+
+
+@pytest.mark.parametrize("kind", ["host", "device"])
+def test_every_shape_of_the_data_set_is_static(kind):
+    data = view_dataset(ViewSet(PHOTO, cifar(32), views=100), BATCH, render=kind)
+    for spec in tf.nest.flatten(data.element_spec):
+        assert spec.shape.is_fully_defined() and spec.shape[0] == BATCH
+    if kind == "host":
+        assert data.element_spec == tf.TensorSpec([BATCH, 32, 32, 3], tf.float32)
+    else:
+        assert isinstance(data.element_spec, ViewNumbers)
+        lowered = compiled(data.renderer).get_concrete_function(*data.element_spec)
+        assert lowered.structured_outputs.shape == [BATCH, 32, 32, 3]
+
+
+def test_device_numbers_rendered_are_the_images_of_the_host():
+    options = {"batch_size": BATCH, "views": 50, "seed": 6}
+    images = single_image_dataset("sklearn:china.jpg", **options)
+    numbers = single_image_dataset("sklearn:china.jpg", render="device", **options)
+    for image, drawn in zip(images.take(3), numbers.take(3)):
+        assert np.array_equal(image, numbers.renderer(drawn))
+
+
+def test_the_data_set_shows_samples_in_the_order_of_their_numbers():
+    data = single_image_dataset("sklearn:china.jpg", batch_size=BATCH, views=50, seed=6)
+    assert data.steps_per_epoch == 3  # 50 views in batches of 24: nothing is dropped
+    views = ViewSet("sklearn:china.jpg", cifar(32), views=50, seed=6)
+    for step, image in enumerate(data.take(5)):  # two epochs and more
+        assert_equal_images(image.numpy(), render(views, step * BATCH + np.arange(BATCH)))
+
+
+def test_two_epochs_show_the_same_base_views_in_another_order():
+    views, batch = 48, 24
+    recipe = ImageRecipe(augmentation=None)
+    data = single_image_dataset("sklearn:china.jpg", batch_size=batch, views=views, recipe=recipe)
+    rows = np.concatenate([image.numpy() for image in data.take(4)]).reshape(2, views, -1)
+    first, second = ([row.tobytes() for row in epoch] for epoch in rows)
+    assert len(set(first)) == views and set(first) == set(second) and first != second
+    again = np.concatenate([image.numpy() for image in data.take(2)]).reshape(views, -1)
+    assert np.array_equal(rows[0], again)  # iterating anew begins anew
+
+
+@pytest.mark.parametrize("kind", ["host", "device"])
+def test_starting_at_a_step_is_skipping_the_batches_before_it(kind):
+    options = {"batch_size": 16, "views": 40, "seed": 1, "render": kind}
+    skipped = single_image_dataset("sklearn:china.jpg", **options).skip(3).take(2)
+    started = single_image_dataset("sklearn:china.jpg", start_step=3, **options)
+    assert started.start_step == 3
+    for one, two in zip(skipped, started.take(2)):
+        for left, right in zip(tf.nest.flatten(one), tf.nest.flatten(two)):
+            assert np.array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"render": "gpu"}, "gpu"),
+        ({"recipe": cifar(48)}, "48"),
+        ({"recipe": "sharp"}, "sharp"),
+        ({"views": 0}, "views"),
+        ({"seed": -1}, "seed"),
+        ({"image_size": 0}, "size"),
+    ],
+)
+def test_impossible_options_are_named(options, named):
+    with pytest.raises(RecipeError, match=named):
+        single_image_dataset("sklearn:china.jpg", **options)
