@@ -49,6 +49,9 @@ def import_torchvision() -> Any:
     """torchvision, or None where it is missing or does not import."""
     try:
         import torch
+    except ImportError:
+        return None
+    try:
         import torchvision
     except ImportError:
         return None
@@ -175,7 +178,7 @@ def _turn(image: Image.Image, angle: float, shear: float) -> Image.Image:
 
 
 def _to_floats(image: Image.Image) -> np.ndarray:
-    return np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+    return np.multiply(np.asarray(image), np.float32(1 / 255), dtype=np.float32)
 
 
 @dataclass(frozen=True)

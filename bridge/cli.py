@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from bridge.commands import VIEWS
 from bridge.config import CardConfig
 from bridge.errors import ConfigError
-from bridge.shell import Command, main as run_program
+from bridge.shell import Command
+from bridge.shell import main as run_program
 
 ABOUT = "Views of one image, and teacher folders that both backends load."
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from bridge.config import DemoConfig, DistillConfig, TrainTeacherConfig, updated
-from bridge.errors import ConfigError
 from bridge.presets import preset_options
 from keras_aip.distill import distill
 from keras_aip.train_teacher import train_teacher
@@ -22,9 +22,7 @@ def demo(config: DemoConfig) -> dict[str, object]:
     Raises:
         AipError: of the kind that names what is wrong.
     """
-    out = Path(config.out)
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds an earlier demo; choose another --out or remove it.")
+    out = _free(Path(config.out))
     began = time.monotonic()
     preset = config.preset or "fast-digits"
     common = {"preset": preset, "seed": config.seed, "threads": config.threads, "smoke": config.smoke}
@@ -58,3 +56,13 @@ Done in {time.monotonic() - began:.0f} seconds.
     python -m keras_aip demo --image your-photo.jpg --out runs/my-demo"""
     )
     return result
+
+
+def _free(out: Path) -> Path:
+    """The folder asked for, or the next one with a number if it holds an earlier demo."""
+    names = itertools.chain([out.name], (f"{out.name}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := out.with_name(name)).exists() or _is_empty(path))
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())

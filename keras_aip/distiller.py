@@ -225,7 +225,7 @@ class Distiller(keras.Model):
             )
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
         data = self._with_mixing(views.repeat(), first_step)
-        self._check_shares(len(tf.nest.flatten(first)[0]))
+        self._check_shares(tf.nest.flatten(views.element_spec)[0].shape)
         self.check(self._render(first))
         return super().fit(
             data,
@@ -284,10 +284,18 @@ class Distiller(keras.Model):
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _check_shares(self, rows: int) -> None:
+    def _check_shares(self, shape: tf.TensorShape) -> None:
         """A partner on another replica cannot be reached; some devices would quietly answer with zeros."""
         replicas, block = self.distribute_strategy.num_replicas_in_sync, self.mixing.block
-        if replicas > 1 and self.mixing.kind != "none" and rows % (replicas * block):
+        if replicas == 1:
+            return
+        rows = shape[0] if shape.rank else None
+        if rows is None:
+            raise ConfigError(
+                f"With {replicas} replicas every batch must have the same, known size; the data set's may differ. Make "
+                "it with .batch(size, drop_remainder=True)."
+            )
+        if self.mixing.kind != "none" and rows % (replicas * block):
             raise ConfigError(
                 f"Each of {replicas} replicas must hold whole blocks of mixing partners; got {rows} rows per step and "
                 f"blocks of {block}. Make the batch a multiple of {replicas * block}, or choose "

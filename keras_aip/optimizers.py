@@ -43,5 +43,5 @@ def make_optimizer(
 
 def learning_rate_of(optimizer: Any) -> float:
     """The rate of the step about to be taken."""
-    rate = optimizer.learning_rate
+    rate: Any = optimizer.learning_rate
     return float(rate(optimizer.iterations) if callable(rate) and not hasattr(rate, "numpy") else rate)

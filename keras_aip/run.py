@@ -97,7 +97,8 @@ class SaveRun(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         step = (epoch + 1) * self._steps
         values = {key: float(value) for key, value in (logs or {}).items()}
-        values["learning_rate"] = learning_rate_of(self.model.optimizer)
+        distiller: Any = self.model
+        values["learning_rate"] = learning_rate_of(distiller.optimizer)
         if not np.isfinite(values.get("loss", 0.0)):
             raise RunError(
                 f"The loss became {values['loss']} by step {step}. Lower --learning-rate; the states before it are in "
@@ -105,7 +106,7 @@ class SaveRun(keras.callbacks.Callback):
             )
         self._run.log(step, values)
         self._write_events(step, values)
-        self._run.save_state(step, state_arrays(self.model))
+        self._run.save_state(step, state_arrays(distiller))
 
     def on_train_end(self, logs: Any = None) -> None:
         if self._events is not None:

@@ -41,10 +41,11 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         raise DatasetError(f"{config.dataset} has no labels; a teacher needs one folder per class.")
     facts = FACTS.get(config.dataset)
     mean, std = _statistics(config, train)
-    model = models.build(
+    further: dict[str, Any] = {} if config.width is None else {"width": config.width}
+    model: Any = models.build(
         config.architecture, classes=len(train.class_names), image_size=config.image_size,
         mean=mean, std=std, l2=config.l2,
-        **({} if config.width is None else {"width": config.width}),
+        **further,
     )  # fmt: skip
     steps = max(1, round(len(train.images) / config.batch_size))
     model.compile(

@@ -55,6 +55,7 @@ class Renderer:
         y0 = tf.minimum(tf.cast(y, tf.int32), tf.maximum(height - 2, 0))
         fx, fy = x - tf.cast(x0, tf.float32), y - tf.cast(y0, tf.float32)
         here = offset + y0 * width + x0
+        right_of, below = tf.minimum(width - 1, 1), tf.where(height > 1, width, 0)
         # Four weights per pixel, made before the channels come in: twice as fast as interpolating each channel.
         lower = fy * whole
         upper = whole - lower
@@ -62,8 +63,8 @@ class Renderer:
         w00, w10 = upper - w01, lower - w11
         return tf.add_n(
             [
-                tf.cast(tf.gather(pixels, here + step), tf.float32) * weight[..., None]
-                for step, weight in zip((0, 1, width, width + 1), (w00, w01, w10, w11))
+                tf.cast(tf.gather(pixels, here + step), tf.float32) * tf.expand_dims(weight, -1)
+                for step, weight in zip((0, right_of, below, right_of + below), (w00, w01, w10, w11))
             ]
         )
 
@@ -75,30 +76,34 @@ class Renderer:
             index = tf.range(size, dtype=tf.float32)
             left, top, right, bottom = _columns(window)
             column, row = tf.reshape(index, [1, 1, size]), tf.reshape(index, [1, size, 1])
-            inside = tf.cast((column >= left) & (column < right) & (row >= top) & (row < bottom), tf.float32)
+            seen = (column >= left) & (column < right) & (row >= top) & (row < bottom)
+            inside = tf.expand_dims(tf.cast(seen, tf.float32), -1)
         for stage in range(recipe.colour_stages):
             if stage == 0 and inside is not None:  # the mean is that of the view before padding
-                mean = _mean(_luma(image) * inside) / tf.maximum(_mean(inside), 1e-6)
+                mean = _mean(_luma(image) * inside, size) / tf.maximum(_mean(inside, size), 1e-6)
             else:
-                mean = _mean(_luma(image))
+                mean = _mean(_luma(image), size)
             # All three channels of a pixel side by side, as they lie in memory: apart and stacked again is slower.
-            matrix = tf.reshape(colour[:, stage, :9], [-1, 1, 1, 3, 3])
-            image = sum(image[..., k : k + 1] * matrix[..., k] for k in range(3))
-            image = tf.clip_by_value(image + (mean * _columns(colour[:, stage])[9])[..., None], 0.0, 1.0)
+            columns = tf.unstack(tf.reshape(colour[:, stage, :9], [-1, 1, 1, 3, 3]), axis=-1)
+            offset = mean * tf.reshape(colour[:, stage, 9], [-1, 1, 1, 1])
+            channels = tf.split(image, 3, axis=-1)
+            image = tf.add_n([channel * column for channel, column in zip(channels, columns)]) + offset
+            image = tf.clip_by_value(image, 0.0, 1.0)
             if stage == 0 and inside is not None:
-                image *= inside[..., None]
+                image *= inside
         if recipe.colour_stages == 0:
             image = tf.minimum(image, 1.0)  # four weights may add up to a rounding error more than one
-            image = image if inside is None else image * inside[..., None]
+            image = image if inside is None else image * inside
         if recipe.has_tone:
-            grey, threshold = (edge[..., None] for edge in _columns(tone))
-            image = tf.where(grey > 0, _luma(image)[..., None], image)
+            grey, threshold = (tf.expand_dims(column, -1) for column in _columns(tone))
+            image = tf.where(grey > 0, _luma(image), image)
             image = tf.where(image >= threshold, 1 - image, image)
         return image
 
 
 def _luma(image: tf.Tensor) -> tf.Tensor:
-    red, green, blue = tf.unstack(image, axis=-1)
+    """[batch, height, width, 3] → [batch, height, width, 1]."""
+    red, green, blue = tf.split(image, 3, axis=-1)
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
@@ -107,9 +112,9 @@ def _columns(table: tf.Tensor) -> list[tf.Tensor]:
     return [tf.reshape(column, [-1, 1, 1]) for column in tf.unstack(table, axis=-1)]
 
 
-def _mean(plane: tf.Tensor) -> tf.Tensor:
-    """[batch, size, size] → [batch, 1, 1]. Strips are added up first: one long sum waits for itself at every step."""
-    strips = math.gcd(plane.shape[1], 8)
+def _mean(plane: tf.Tensor, size: int) -> tf.Tensor:
+    """[batch, size, size, 1] → [batch, 1, 1, 1]. Strips are added up first: one long sum would wait at every step."""
+    strips = math.gcd(size, 8)
     return tf.reduce_mean(tf.add_n(tf.split(plane, strips, axis=1)), axis=[1, 2], keepdims=True) / strips
 
 

@@ -9,9 +9,7 @@ from tests.conftest import ROOT
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
 def test_quickstart_is_short_and_ends_with_a_student(tmp_path):

@@ -65,7 +65,7 @@ def mixing_numbers(mixing: Mixing, seed: int, step: int, batch: int) -> MixingNu
     u = uniforms(seed, "mixing", step * 2**24 + np.arange(batch), 6)
     shared = u[:, :1] if mixing.per == "batch" else u
     kept = beta_quantile(shared[0], mixing.alpha)
-    cut = {"cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
+    cut: Any = {"cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
     half = np.where(cut, 0.5 * np.sqrt(1 - kept), 0.0)  # the box keeps the image's aspect: area 1 − λ before clipping
     box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=1)
     weight = np.where(cut, 0.0, 1 - kept)

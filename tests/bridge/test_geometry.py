@@ -65,3 +65,10 @@ def test_an_atlas_finds_every_level_of_every_image():
         for expected, place in zip(mip_pyramid(image), levels):
             assert np.array_equal(atlas.level(*map(int, place)), expected)
         assert (levels[depth:] == levels[depth - 1]).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255))
+def test_a_constant_image_stays_constant_at_every_level(height, width, value):
+    for level in mip_pyramid(np.full((height, width, 3), value, np.uint8)):
+        assert (level == value).all()

@@ -44,3 +44,21 @@ def test_recipes_are_chosen_by_size_and_told_apart_by_digest():
     assert recipe(None, 95) == cifar(95) and recipe(None, 96) == imagenet(96)
     every = [cifar(32), cifar(64), imagenet(32), ImageRecipe(augmentation=None), cifar(32).for_patches()]
     assert len({one.digest for one in every}) == len(every) and cifar(32).digest == cifar(32).digest
+
+
+def test_defaults_are_those_read_in_the_reference_code():
+    base = BaseView()
+    assert (base.initial_crop, base.area, base.aspect) == (0.5, (1 / 500, 1.0), (3 / 4, 4 / 3))
+    assert (base.rotation, base.shear, base.vertical_flip) == (30, 30, 0)
+    assert base.jitter == Jitter(0.4, 0.4, 0.4, 0.1, probability=0.5)
+    assert cifar(32).augmentation == Augmentation(flip=0.5, pad=4)
+    large = imagenet(224)
+    assert (large.size, large.base_size) == (224, 256)
+    assert large.augmentation == Augmentation(
+        flip=0.5,
+        area=(0.08, 1.0),
+        aspect=(3 / 4, 4 / 3),
+        jitter=Jitter(0.4, 0.4, 0.4, 0.4, 0.8),
+        grey=0.2,
+        solarise=0.2,
+    )

@@ -91,7 +91,7 @@ def test_atomic_write_keeps_the_old_content_when_the_disk_is_full(tmp_path):
 
 
 def test_plain_values_are_what_json_and_yaml_know():
-    class Kind(str, enum.Enum):
+    class Kind(enum.StrEnum):
         CUTMIX = "cutmix"
 
     given = {

@@ -29,10 +29,8 @@ ONLY_KERAS = {
 
 
 def modules(package):
-    return {path.stem if path.is_file() else path.name for path in (ROOT / package).iterdir() if path.name[0] != "."} - {
-        "__init__",
-        "__pycache__",
-    }
+    names = {path.stem if path.is_file() else path.name for path in (ROOT / package).iterdir()}
+    return names - {"__init__", "__pycache__"}
 
 
 def public(module):

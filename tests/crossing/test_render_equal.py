@@ -79,27 +79,17 @@ def test_eager_tf_data_and_one_xla_program_agree(name):
         assert np.abs(other - eager).mean() < 1e-4
 
 
-def test_the_plain_functions_need_no_compiler():
-    """Where XLA is absent the same code runs as ordinary operations: no index may leave the atlas."""
-    source, recipe = RECIPES["several images"]
-    views = ViewSet(source, dataclasses.replace(recipe, border="extend"), seed=4)
-    renderer = Renderer(views)
-    numbers = ViewNumbers(*map(tf.constant, views.numbers(np.arange(BATCH))))
-    image = renderer._sample_plain(renderer._pixels, numbers.affine, numbers.frame, numbers.level)
-    plain = renderer._colour_plain(image, numbers.window, numbers.colour, numbers.tone)
-    assert_equal_images(plain.numpy(), render_numbers(numbers_to_numpy(numbers), views))
-
-
-def numbers_to_numpy(numbers: ViewNumbers) -> ViewNumbers:
-    return ViewNumbers(*(part.numpy() for part in numbers))
-
-
-def test_the_smallest_levels_are_sampled_right():
-    """One row or column high, with no right or lower neighbour to go to."""
-    thin = Source("thin", (PHOTO.images[0][:1, :64], PHOTO.images[0][:64, :1], PHOTO.images[0][:1, :1]), "")
-    views = ViewSet(thin, dataclasses.replace(cifar(32).for_patches(), border="extend"))
-    numbers = views.numbers(np.arange(6))
-    assert_equal_images(Renderer(views)(numbers).numpy(), render_numbers(numbers, views))
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (1, 1), (1, 64), (64, 1), (3, 5)])
+def test_the_smallest_images_are_sampled_right_and_no_index_leaves_the_atlas(height, width):
+    """Compiled or as ordinary operations, which refuse an index out of range: there may be no right or lower neighbour."""
+    source = Source("small", (PHOTO.images[0][:height, :width],), "")
+    views = ViewSet(source, dataclasses.replace(cifar(32).for_patches(), border="extend"))
+    renderer, numbers = Renderer(views), views.numbers(np.arange(4))
+    host = render_numbers(numbers, views)
+    image = renderer._sample_plain(renderer._pixels, *map(tf.constant, (numbers.affine, numbers.frame, numbers.level)))
+    plain = renderer._colour_plain(image, *map(tf.constant, (numbers.window, numbers.colour, numbers.tone)))
+    assert_equal_images(plain.numpy(), host)
+    assert_equal_images(renderer(numbers).numpy(), host)
 
 
 @pytest.mark.parametrize("kind", ["host", "device"])

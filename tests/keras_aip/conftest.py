@@ -1,4 +1,4 @@
-"""Tiny networks, images and data sets: a few hundred parameters at 8 px."""
+"""Tiny networks and images: a few hundred parameters at 8 px."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 SIZE = 8
 CLASSES = 3
@@ -70,15 +69,5 @@ def make_colour_teacher() -> Callable[..., keras.Model]:
         )
         model.set_weights([20 * np.eye(CLASSES), np.zeros(CLASSES)])
         return model
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def batched() -> Callable[[np.ndarray, int], tf.data.Dataset]:
-    """A finite data set of image batches, of known length, the last batch smaller where it does not come out even."""
-
-    def make(images: np.ndarray, batch_size: int) -> tf.data.Dataset:
-        return tf.data.Dataset.from_tensor_slices(images).batch(batch_size)
 
     return make

@@ -175,4 +175,5 @@ def test_demo_runs_from_end_to_end_when_shrunk(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "student" in said and "guessing would give 10 %" in said
     assert (tmp_path / "demo" / "student-run" / "report.html").exists()
-    assert "earlier demo" in error_of(capsys, "demo", "--smoke", "--out", tmp_path / "demo")
+    assert main(["demo", "--smoke", "--out", str(tmp_path / "demo")]) == 0  # beside the first, which stays
+    assert (tmp_path / "demo-2" / "student-run" / "report.html").exists()
