@@ -58,6 +58,11 @@ class Distiller(keras.Model):
         if not (math.isfinite(temperature) and temperature > 0):
             raise ConfigError(f"temperature (={temperature}) must be a positive number; the paper uses 8.")
         self.student = student
+        if any(layer.compute_dtype == "float16" for layer in student._flatten_layers()):
+            raise ConfigError(
+                "The student computes in float16, whose small gradients would vanish without loss scaling; build it "
+                'with dtype="mixed_bfloat16" instead.'
+            )
         # A Teacher is no Keras object, so its weights never enter ours, nor our checkpoints.
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         self.temperature = float(temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def make_optimizer(
@@ -43,5 +44,4 @@ def make_optimizer(
 
 def learning_rate_of(optimizer: Any) -> float:
     """The rate of the step about to be taken."""
-    rate: Any = optimizer.learning_rate
-    return float(rate(optimizer.iterations) if callable(rate) and not hasattr(rate, "numpy") else rate)
+    return float(np.asarray(optimizer.learning_rate))

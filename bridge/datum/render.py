@@ -56,7 +56,10 @@ def _jitter(image: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int) -> np.ndarray:
-    """One bilinear sampling of a pyramid level, black outside the frame: float32 [size, size, 3] in [0, 1]."""
+    """One bilinear sampling of a pyramid level, black outside the frame: float32 [size, size, 3] in [0, 1].
+
+    OpenCV 4 rounds positions to 1/32 of a pixel, OpenCV 5 does not; both give bytes.
+    """
     import cv2
 
     matrix = affine.reshape(2, 3).astype(np.float64)

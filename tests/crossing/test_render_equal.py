@@ -81,7 +81,7 @@ def test_eager_tf_data_and_one_xla_program_agree(name):
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (1, 1), (1, 64), (64, 1), (3, 5)])
 def test_the_smallest_images_are_sampled_right_and_no_index_leaves_the_atlas(height, width):
-    """Compiled or as ordinary operations, which refuse an index out of range: there may be no right or lower neighbour."""
+    """Compiled, and as ordinary operations, which refuse an index out of range where there is no neighbour."""
     source = Source("small", (PHOTO.images[0][:height, :width],), "")
     views = ViewSet(source, dataclasses.replace(cifar(32).for_patches(), border="extend"))
     renderer, numbers = Renderer(views), views.numbers(np.arange(4))

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import keras
@@ -18,31 +13,15 @@ import tensorflow as tf
 import keras_aip
 from bridge.datum.mixing import Mixing, mixing_numbers
 from bridge.datum.preview import mix
-from bridge.errors import ConfigError, DatasetError, RecipeError, TeacherError
+from bridge.errors import ConfigError
 from keras_aip import Distiller, Teacher, losses, models
+from tests.keras_aip.helpers import learnt, plain, same
 
 SIZE, CLASSES = 8, 3
 
 
-def plain(values) -> list[np.ndarray]:
-    """Copies of weights that no later step changes."""
-    return [np.array(value) for value in values]
-
-
-def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(a, b))
-
-
 def statistics(model: keras.Model) -> list[np.ndarray]:
     return plain(model.non_trainable_weights)
-
-
-def learnt(teacher, student, images: np.ndarray, batch_size: int, **options) -> Distiller:
-    """A distiller after one epoch over the images, each step through Python: quick, since nothing is traced."""
-    distiller = Distiller(student, teacher, **options)
-    distiller.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
-    distiller.fit(tf.data.Dataset.from_tensor_slices(images).batch(batch_size), verbose=0)
-    return distiller
 
 
 class Recorder:
@@ -437,187 +416,3 @@ def test_views_rendered_inside_the_step_are_those_of_the_image_given_last(make_n
         reported.append(distiller.fit(views, verbose=0).history["loss"][0])
     assert reported[0] != pytest.approx(reported[1], rel=1e-3)
     assert reported[1] == pytest.approx(reported[2], rel=1e-4)
-
-
-# -- what is refused, before any work is lost -------------------------------------------------------------------------
-
-
-def refused(student, teacher, data, error, match, **fit):
-    before = plain(student.weights)
-    distiller = Distiller(student, teacher)
-    with pytest.raises(error, match=match):
-        distiller.fit(data, verbose=0, **fit)
-    assert same(plain(student.weights), before)
-
-
-def with_labels(images):
-    return tf.data.Dataset.from_tensor_slices((images, np.zeros(len(images)))).batch(8)
-
-
-def unlabelled(images):
-    return tf.data.Dataset.from_tensor_slices(images).batch(8)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (lambda images: with_labels(images), r"images alone.*Drop labels"),
-        (lambda images: unlabelled(images).map(lambda x: {"image": x}), "images alone"),
-        (lambda images: unlabelled((images * 255).astype(np.uint8)), r"uint8.*Divide"),
-        (lambda images: unlabelled(images * 255), r"\[0, 1\].*255"),
-        (lambda images: unlabelled(images * 2 - 1), r"\[0, 1\].*-1"),
-        (lambda images: unlabelled(np.where(images < 0.5, np.nan, images)), r"\[0, 1\].*nan"),
-        (lambda images: unlabelled(images.astype(np.float64)), "float64"),
-        (lambda images: tf.data.Dataset.from_tensor_slices(images), r"batch, height"),
-        (lambda images: images, r"ndarray.*tf\.data\.Dataset"),
-        (lambda images: unlabelled(images).take(0), "empty"),
-    ],
-    ids=["labels", "dict", "uint8", "0..255", "-1..1", "nan", "float64", "unbatched", "array", "empty"],
-)
-def test_data_that_are_no_batches_of_images_are_named(data, message, make_network, make_images):
-    refused(make_network(seed=2), make_network(seed=1), data(make_images(8)), DatasetError, message)
-
-
-def test_numbers_of_views_that_lost_their_image_are_named(make_network):
-    views = keras_aip.single_image_dataset("control:noise", image_size=8, batch_size=4, views=8, render="device")
-    refused(make_network(seed=2), make_network(seed=1), views.take(2), DatasetError, "without the image")
-
-
-@pytest.mark.parametrize(("views", "teacher", "student"), [(16, 8, 8), (8, 16, 8), (8, 8, 16)])
-def test_other_sizes_name_views_teacher_and_student(views, teacher, student, make_network, make_images):
-    message = rf"views \[{views}, {views}, 3\], teacher \[{teacher}, {teacher}.*\], student \[{student}, {student}, 3\]"
-    refused(
-        make_network(size=student), make_network(size=teacher), unlabelled(make_images(8, views)), TeacherError, message
-    )
-
-
-def test_another_number_of_classes_names_both(make_network, make_images):
-    refused(
-        make_network(5), make_network(3), unlabelled(make_images(8)), TeacherError, r"\[8, 3\].*\[8, 5\].*classes=3"
-    )
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_a_teacher_whose_answers_are_not_finite_is_named_before_the_first_step(poison, make_network, make_images):
-    teacher = make_network(seed=1)
-    weights = teacher.get_weights()
-    weights[-1][0] = poison
-    teacher.set_weights(weights)
-    refused(make_network(seed=2), teacher, unlabelled(make_images(8)), TeacherError, "NaN or infinity")
-
-
-def test_a_teacher_of_bare_labels_is_cloned_with_argmax_only(make_network, make_images):
-    network, images = make_network(seed=1), make_images(8)
-    teacher = Teacher(lambda x: tf.argmax(network(x), axis=-1), outputs="labels", classes=CLASSES)
-    for loss in ("kl", "logit_mse", lambda t, s, tau: tf.reduce_mean(s)):
-        with pytest.raises(ConfigError, match="argmax"):
-            Distiller(make_network(seed=2), teacher, loss=loss)
-    student = make_network(batch_norm=False, seed=2)
-    expected = losses.argmax(network(images), student(images), 1.0)
-    distiller = learnt(teacher, student, images, 8, loss="argmax", mixing="none")
-    assert distiller.history.history["loss"][0] == pytest.approx(float(expected), rel=1e-4)
-
-
-@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_that_is_not_positive_is_refused(temperature, make_network):
-    with pytest.raises(ConfigError, match="temperature"):
-        Distiller(make_network(seed=2), make_network(seed=1), temperature=temperature)
-
-
-def test_a_loss_or_a_mixing_nobody_knows_is_refused(make_network):
-    with pytest.raises(ConfigError, match=r"'kll'.*'kl'"):
-        Distiller(make_network(seed=2), make_network(seed=1), loss="kll")
-    with pytest.raises(RecipeError, match=r"'cutmixx'.*cutmix"):
-        Distiller(make_network(seed=2), make_network(seed=1), mixing="cutmixx")
-
-
-@pytest.mark.parametrize("option", [{"loss": "mse"}, {"metrics": ["accuracy"]}, {"weighted_metrics": []}])
-def test_compile_refuses_what_belongs_to_labels(option, make_network):
-    with pytest.raises(ConfigError, match=rf"{next(iter(option))}.*Distiller\(\.\.\., loss="):
-        Distiller(make_network(seed=2), make_network(seed=1)).compile("adam", **option)
-
-
-def test_steps_that_do_not_come_out_even_are_refused(make_network, make_images):
-    distiller = Distiller(make_network(seed=2), make_network(seed=1))
-    distiller.compile("sgd", steps_per_execution=3)
-    with pytest.raises(ConfigError, match=r"steps_per_epoch \(=4\).*steps_per_execution \(=3\)"):
-        distiller.fit(unlabelled(make_images(32)), verbose=0)
-
-
-# -- more than one device ---------------------------------------------------------------------------------------------
-
-TWO_DEVICES = """
-import json, sys
-import numpy as np
-import keras_aip
-import keras, tensorflow as tf
-from bridge.errors import ConfigError
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-images = np.random.default_rng(0).random((32, 8, 8, 3), dtype=np.float32)
-views = tf.data.Dataset.from_tensor_slices(images).batch(16, drop_remainder=True)
-
-
-def network(seed, l2):
-    model = keras.Sequential([
-        keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, strides=2, kernel_regularizer=keras.regularizers.L2(l2)),
-        keras.layers.ReLU(), keras.layers.Flatten(), keras.layers.Dense(3),
-    ])
-    generator = np.random.default_rng(seed)
-    model.set_weights([generator.normal(0, 0.4, w.shape) for w in model.weights])
-    return model
-
-
-def train(strategy, steps_per_execution=1, block=4, views=views):
-    with strategy.scope():
-        mixing = keras_aip.Mixing("both", per="sample", block=block)
-        student, teacher = network(2, 0.01), network(1, 0)
-        distiller = keras_aip.Distiller(student, teacher, temperature=2.0, tau_squared=True, mixing=mixing)
-        distiller.compile(keras.optimizers.SGD(0.1, momentum=0.9), steps_per_execution=steps_per_execution)
-    history = distiller.fit(views, epochs=2, verbose=0).history
-    weights = np.concatenate([np.ravel(w) for w in distiller.student.get_weights()])
-    return {"weights": weights.tolist(), **{key: list(map(float, values)) for key, values in history.items()}}
-
-
-two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert two.num_replicas_in_sync == 2
-refused = []
-for options in ({"block": 16}, {"views": tf.data.Dataset.from_tensor_slices(images).batch(16)}):
-    try:
-        train(two, **options)
-    except ConfigError as error:
-        refused.append(str(error))
-start = np.concatenate([np.ravel(w) for w in network(2, 0).get_weights()]).tolist()
-one = tf.distribute.get_strategy()
-print(json.dumps({
-    "start": start, "one": train(one), "two": train(two), "two, both steps at once": train(two, 2), "refused": refused,
-}))
-"""
-
-
-@pytest.fixture(scope="module")
-def on_two_devices() -> dict:
-    """In a process of its own, since a processor is split in two before anything runs on it."""
-    root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env=environment, cwd=root, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-@pytest.mark.parametrize("way", ["two", "two, both steps at once"])
-def test_two_devices_learn_what_one_does(way, on_two_devices):
-    one, two = on_two_devices["one"], on_two_devices[way]
-    assert np.abs(np.subtract(one["weights"], on_two_devices["start"])).max() > 1e-2
-    assert np.allclose(two["weights"], one["weights"], atol=1e-5)
-    assert np.allclose(two["loss"], one["loss"], rtol=1e-4)
-    assert np.allclose(two["agreement"], one["agreement"])
-
-
-def test_blocks_of_partners_that_two_devices_would_tear_apart_are_refused(on_two_devices):
-    torn, uneven = on_two_devices["refused"]
-    assert "16 rows" in torn and "multiple of 32" in torn
-    assert "drop_remainder" in uneven
