@@ -89,9 +89,8 @@ def compose(*maps: np.ndarray) -> np.ndarray:
     """maps[0] ∘ maps[1] ∘ …: the last is applied first. Each [n, 2, 3]."""
     out = maps[-1]
     for outer in reversed(maps[:-1]):
-        linear = np.einsum("nij,njk->nik", outer[:, :, :2], out[:, :, :2])
-        offset = np.einsum("nij,nj->ni", outer[:, :, :2], out[:, :, 2]) + outer[:, :, 2]
-        out = np.concatenate([linear, offset[:, :, None]], axis=2)
+        out = outer[:, :, :2] @ out
+        out[:, :, 2] += outer[:, :, 2]
     return out
 
 

@@ -137,7 +137,8 @@ class ViewSet:
         tone = np.tile([0.0, 2.0], (len(n), 1))
         if extra is None:
             return shift_map(np.zeros((len(n), 2))), window, None, tone
-        u = uniforms(self.seed, "augmentation", n, 3 + _CROP_DRAWS + JITTER_DRAWS)
+        only_shifts = extra.area is None and extra.jitter is None
+        u = uniforms(self.seed, "augmentation", n, 5 if only_shifts else 3 + _CROP_DRAWS + JITTER_DRAWS)
         flip = flip_map(u[0] < extra.flip, base_size, axis=0)
         if extra.area is not None:
             cut = box_map(area_crop(u[3 : 3 + _CROP_DRAWS], base_size, extra.area, extra.aspect), size)
