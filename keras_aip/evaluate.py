@@ -29,7 +29,9 @@ def predict(model: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray
         float32 [n, classes].
     """
     answer = model if isinstance(model, Teacher) else lambda x: model(x, training=False)
-    forward = tf.function(lambda x: tf.cast(answer(x), tf.float32), reduce_retracing=True)
+    # one graph for every batch size, so the last, smaller batch is not traced again
+    shape = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
+    forward = tf.function(lambda x: tf.cast(answer(x), tf.float32)).get_concrete_function(shape)
     return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches(images, batch_size)])
 
 

@@ -237,7 +237,8 @@ def save_teacher(
     with replacing_folder(folder) as beside:
         path = beside / FORMS[form]
         if form == "safetensors":
-            safetensors.numpy.save_file(models.state_dict(model), path)
+            # not save_file, whose files only their owner may read
+            path.write_bytes(safetensors.numpy.save(models.state_dict(model)))
         else:
             model.save(path)
             # Before it is moved into place: a folder that could not be loaded again is not written.
