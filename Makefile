@@ -1,5 +1,5 @@
 # Each target sets up all it needs; Python 3.11 alone must be there.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV := .venv
 VENV215 := .venv-tf215
 PIP := -m pip install --quiet --disable-pip-version-check
@@ -24,7 +24,7 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/views.py
 
 clean:
-	rm -rf $(VENV) $(VENV215) runs teachers
+	rm -rf $(VENV) $(VENV215)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bridge.files import atomic_write
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "tensorflow", "keras", "torch", "torchvision")
 
@@ -81,8 +83,6 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
-    """Write JSON, beside first and then into place."""
+    """Write JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(results, indent=2) + "\n")
-    beside.replace(path)
+    atomic_write(path, json.dumps(results, indent=2) + "\n")

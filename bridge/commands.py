@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge.config import ViewsConfig
+from bridge.config import ViewsConfig, mixing_of
 from bridge.errors import ConfigError, DatumError
 from bridge.shell import Command
 
@@ -18,24 +18,31 @@ def views(config: ViewsConfig) -> None:
         AipError: of the kind that names what is wrong.
     """
     from bridge.datum.export import write_views
-    from bridge.datum.mixing import Mixing
     from bridge.datum.preview import base_views, previews, to_bytes
-    from bridge.datum.recipes import recipe as named_recipe
     from bridge.datum.render import render
-    from bridge.datum.views import ViewSet
+    from bridge.datum.views import make_view_set
     from bridge.files import atomic_write
     from bridge.grids import image_grid, png_bytes
 
     if config.image is None:
         raise ConfigError("Which image? Give --image FILE.")
-    recipe = named_recipe(config.recipe, config.image_size or 32)
-    if config.patches:
-        recipe = recipe.for_patches()
-    view_set = ViewSet(config.image, recipe, views=config.views, seed=config.seed)
+    view_set = make_view_set(
+        config.image,
+        config.image_size or 32,
+        config.recipe,
+        patches=config.patches,
+        views=config.views,
+        seed=config.seed,
+    )
+    if config.kind == "base" and view_set.views is not None and config.count > view_set.views:
+        raise ConfigError(
+            f"--count {config.count} is more than the {view_set.views} distinct base views; raise --views (None: no "
+            "limit) or write --kind augmented."
+        )
     out = Path(config.out)
-    mixing = Mixing(config.mixing, config.mixing_alpha, config.mixing_per)
+    mixing = mixing_of(config, view_set.recipe)
     pictures = previews(view_set, mixing, config.grid**2)
-    scale = max(1, 64 // recipe.size)
+    scale = max(1, 64 // view_set.recipe.size)
     for name, images in zip(("base", "augmented", "mixed"), pictures.values()):
         path = out / f"{name}.png"
         try:

@@ -6,6 +6,7 @@ written into the run folder.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from bridge.datum.mixing import Mixing
+from bridge.datum.recipes import ImageRecipe
 from bridge.errors import ConfigError
 from bridge.names import hint
 
@@ -44,7 +47,7 @@ class ViewOptions:
     """An image, a folder of images, "sklearn:china.jpg", "control:noise" or "control:constant"."""
     patches: bool = False
     """The image folder holds ready-made patches: only augment them."""
-    recipe: Literal["cifar", "imagenet"] | None = None
+    recipe: Literal["cifar", "imagenet", "digits"] | None = None
     """How views are made; None chooses by image size (below 96 pixels "cifar")."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's (or 32)."""
@@ -54,8 +57,8 @@ class ViewOptions:
     """Seed of views, mixing and the student's first weights."""
     mixing: Literal["cutmix", "mixup", "both", "none"] = "cutmix"
     """How views are mixed with each other before the teacher sees them."""
-    mixing_alpha: float = 0.25
-    """λ ~ Beta(alpha, alpha): 0.25 for CIFAR, 1 for ImageNet (reference code)."""
+    mixing_alpha: float | None = None
+    """λ ~ Beta(alpha, alpha); None: 0.25 with the cifar recipe, 1 with the imagenet one (reference code)."""
     mixing_per: Literal["batch", "sample"] = "batch"
     """One box and λ for the whole batch (reference code), or for each sample (ours)."""
 
@@ -66,6 +69,8 @@ class DistillConfig(ViewOptions, Common):
 
     dataset: str = "digits"
     """What both are measured on afterwards: "digits", a folder with one folder per class, or an .npz file."""
+    split: Literal["test", "validation"] = "test"
+    """Of a data set that has splits. Choose recipes on "validation", report "test"."""
     teacher: str | None = None
     """A teacher folder, or its name under $AIP_TEACHERS (default: ./teachers)."""
     student: str = "wrn_16_4"
@@ -124,6 +129,8 @@ class TrainTeacherConfig(Common):
     """Such as small_cnn, wrn_40_4, resnet56 or vgg16."""
     width: int | None = None
     """Width of small_cnn; None takes its default."""
+    hold_out: bool = True
+    """Keep the validation split out of training and measure on it; off: learn from it too and measure on the test."""
     out: str = "teachers/digits"
     """The teacher folder to write."""
     image_size: int = 32
@@ -158,6 +165,8 @@ class EvaluateConfig(Common):
     """The folder of the network to measure (a run folder's student/, or a teacher folder)."""
     dataset: str = "digits"
     """ "digits", a folder with one folder per class, a flat folder of unlabelled images, or an .npz file."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Of a data set that has splits."""
     teacher: str | None = None
     """Teacher folder to compare with: agreement and KL."""
     batch_size: int = 256
@@ -213,14 +222,26 @@ def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
     Raises:
         ConfigError: an unknown key, naming the nearest known one.
     """
-    known = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    known = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     clean = {str(key).replace("-", "_"): value for key, value in values.items()}
     for key in clean:
         if key not in known:
             raise ConfigError(
                 f"{origin} has an unknown key {key!r}; known: {', '.join(sorted(known))}.{hint(key, known)}"
             )
+        if isinstance(value := clean[key], str) and "float" in str(known[key]):  # YAML reads 1e-3 as text
+            with contextlib.suppress(ValueError):
+                clean[key] = float(value)
     return dataclasses.replace(config, **clean)  # type: ignore[type-var]
+
+
+def mixing_of(options: ViewOptions, recipe: ImageRecipe) -> Mixing:
+    """The mixing the options ask for, with the reference's λ for the recipe where none is given."""
+    alpha = options.mixing_alpha
+    if alpha is None:
+        crops_by_area = recipe.augmentation is not None and recipe.augmentation.area is not None
+        alpha = 1.0 if crops_by_area else 0.25
+    return Mixing(options.mixing, alpha, options.mixing_per)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -252,28 +273,37 @@ def check(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         flag = "--" + field.name.replace("_", "-")
+        annotation = _ALIASES.get(str(field.type), str(field.type))
+        if not _is_of(value, annotation):
+            raise ConfigError(f"{flag} (={value!r}) must be {annotation.replace('typing.', '')}.")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if not math.isfinite(value) or (field.name in positive and value <= 0):
                 raise ConfigError(f"{flag} (={value}) must be a positive number.")
             if field.name in not_negative and value < 0:
                 raise ConfigError(f"{flag} (={value}) must not be negative.")
+            if field.name == "seed" and value >= 2**64:
+                raise ConfigError(f"--seed (={value}) must be below 2**64.")
             if field.name == "warmup" and not 0 <= value < 1:
                 raise ConfigError(f"--warmup (={value}) is a share of all steps and must be in [0, 1).")
-        elif value is not None and not _is_of(value, str(field.type)):
-            raise ConfigError(f"{flag} (={value!r}) must be {field.type}.")
+    if getattr(config, "warmup", 0) and getattr(config, "schedule", "") != "cosine":
+        raise ConfigError(f"--warmup (={config.warmup}) needs --schedule cosine.")
+    if hasattr(config, "optimizer") and config.weight_decay and config.optimizer != "adamw":
+        raise ConfigError(f"--weight-decay (={config.weight_decay}) needs --optimizer adamw.")
 
 
 def _is_of(value: Any, annotation: str) -> bool:
-    """Whether a non-number fits an annotation such as "Literal['a', 'b'] | None"; YAML brings anything."""
+    """Whether a value fits an annotation such as "int | None" or "Literal['a', 'b']"; YAML brings anything."""
+    if value is None:
+        return "None" in annotation
     if isinstance(value, bool):
         return "bool" in annotation
-    if isinstance(value, str):
-        if annotation in _ALIASES:
-            annotation = _ALIASES[annotation]
-        return (
-            f'"{value}"' in annotation or f"'{value}'" in annotation if "Literal" in annotation else "str" in annotation
-        )
-    return False
+    if isinstance(value, int):
+        return "int" in annotation or "float" in annotation
+    if isinstance(value, float):
+        return "float" in annotation
+    if "Literal" in annotation:
+        return f'"{value}"' in annotation or f"'{value}'" in annotation
+    return isinstance(value, str) and "str" in annotation
 
 
 _ALIASES = {"Optimizer": str(Optimizer), "Schedule": str(Schedule)}

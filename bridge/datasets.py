@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,12 @@ class Labelled:
     name: str
 
 
-def load(name_or_path: str | os.PathLike[str], split: str = "test", image_size: int | None = None) -> Labelled:
+def load(
+    name_or_path: str | os.PathLike[str],
+    split: str = "test",
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Labelled:
     """Load an evaluation set: ``digits``, a folder, or an ``.npz`` file.
 
     A folder whose only sub-folders are called train, validation (or val) and test holds one set per split,
@@ -132,6 +138,7 @@ def load(name_or_path: str | os.PathLike[str], split: str = "test", image_size: 
         name_or_path: a name in ``FACTS``, or a path.
         split: ``train``, ``validation`` or ``test``.
         image_size: side in pixels of the images returned; needed for a folder, else as stored (digits: 32).
+        class_names: those of the model to be measured, in its order: class folders are matched to them by name.
 
     Raises:
         DatasetError: the set is unknown, missing, damaged or not of the kind described here.
@@ -149,7 +156,7 @@ def load(name_or_path: str | os.PathLike[str], split: str = "test", image_size: 
     if path.is_dir():
         if image_size is None:
             raise DatasetError(f"{path} is a folder, whose images may have any size: say image_size.")
-        return load_folder(_split_folder(path, split), image_size)
+        return load_folder(_split_folder(path, split), image_size, class_names)
     if path.suffix == ".npz" and path.is_file():
         return _load_npz(path, image_size)
     raise DatasetError(
@@ -185,11 +192,11 @@ def load_digits(split: str, image_size: int = 32) -> Labelled:
         images=np.repeat(grey[..., None], 3, axis=3),
         labels=digits.target[block].astype(np.int64),
         class_names=list(FACTS["digits"].class_names),
-        name="digits",
+        name="digits" if split == "test" else f"digits/{split}",
     )
 
 
-def load_folder(path: str | os.PathLike[str], image_size: int, class_names: list[str] | None = None) -> Labelled:
+def load_folder(path: str | os.PathLike[str], image_size: int, class_names: Sequence[str] | None = None) -> Labelled:
     """Images of a folder with one folder per class; or, without class folders, images without labels.
 
     The short side is resized to ``image_size`` (bilinear, antialiased) and the centre cropped; images of

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.config import ViewOptions
 from bridge.errors import ConfigError
 from bridge.names import lookup
 
@@ -31,12 +33,12 @@ PRESETS: dict[str, Preset] = {
         {
             "train-teacher": dict(
                 dataset="digits", architecture="small_cnn", width=32, epochs=15, batch_size=64, normalise="half",
-                pad=2, flip=False, cutout=0,
+                hold_out=False, pad=2, flip=False, cutout=0,
             ),
             "distill": dict(
                 dataset="digits", image="sklearn:china.jpg", student="small_cnn", student_width=16, views=None,
-                mixing_alpha=1.0, mixing_per="sample", batch_size=64, epochs=20, steps_per_epoch=50, tau_squared=True,
-                optimizer="adamw", learning_rate=1e-2, weight_decay=1e-4, schedule="cosine", warmup=0.1,
+                recipe="digits", mixing_alpha=1.0, mixing_per="sample", batch_size=64, epochs=20,
+                steps_per_epoch=50, tau_squared=True, optimizer="adamw", learning_rate=1e-2, weight_decay=1e-4, schedule="cosine", warmup=0.1,
             ),
         },
     ),
@@ -50,6 +52,9 @@ def preset_options(name: str, command: str) -> Mapping[str, Any]:
         ConfigError: unknown preset, or one that says nothing about this command.
     """
     options = lookup(PRESETS, name, "preset").options
+    if command == "views" and "distill" in options:  # to look at what the preset trains on
+        known = {field.name for field in dataclasses.fields(ViewOptions)}
+        return {key: value for key, value in options["distill"].items() if key in known}
     if command not in options:
         raise ConfigError(f"Preset {name!r} is for {', '.join(options)}, not for {command}.")
     return options[command]

@@ -16,7 +16,7 @@ from typing import Any
 from bridge.config import check, read_yaml, updated
 from bridge.errors import AipError
 from bridge.names import hint
-from bridge.presets import preset_options
+from bridge.presets import PRESETS, preset_options
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
     name, *rest = arguments
     if name not in commands:
         return _fail(program, f"unknown command {name!r}; known: {', '.join(commands)}.{hint(name, commands)}")
-    warnings.showwarning = _show_warning
+    shown_before, warnings.showwarning = warnings.showwarning, _show_warning
+    config = None
     try:
         config = parse(program, name, commands[name], rest)
         commands[name].run(config)
@@ -58,7 +59,8 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
     except AipError as error:
         return _fail(program, str(error))
     except KeyboardInterrupt:
-        return _fail(program, "interrupted. A run continues with the same line and --resume.", 130)
+        going_on = " Continue with the same line and --resume." if hasattr(config, "resume") else ""
+        return _fail(program, "interrupted." + going_on, 130)
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -66,6 +68,8 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
         return _fail(program, "out of memory. Make --batch-size or --image-size smaller.")
     except OSError as error:
         return _fail(program, f"{error.filename or 'a file'}: {error.strerror or error}.")
+    finally:
+        warnings.showwarning = shown_before
 
 
 def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -> Any:
@@ -146,7 +150,9 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 def _usage(program: str, about: str, commands: Mapping[str, Command]) -> str:
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {(command.config.__doc__ or '').strip()}" for name, command in commands.items()]
-    return "\n".join([about, "", f"usage: {program} COMMAND [OPTIONS]", "", *lines, "", f"{program} COMMAND --help"])
+    presets = [f"  {name:<{width}}  {preset.about}" for name, preset in PRESETS.items()]
+    usage = [about, "", f"usage: {program} COMMAND [OPTIONS]", "", *lines, "", "--preset NAME:", *presets]
+    return "\n".join([*usage, "", f"{program} COMMAND --help"])
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -20,8 +20,8 @@ parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
 arguments = parser.parse_args()
 
 teacher_folder = arguments.out / "teacher"
-if not teacher_folder.exists():
-    main(["train-teacher", "--preset", "fast-digits", "--out", str(teacher_folder)])
+if not teacher_folder.exists() and main(["train-teacher", "--preset", "fast-digits", "--out", str(teacher_folder)]):
+    raise SystemExit(2)
 
 views = keras_aip.single_image_dataset("sklearn:china.jpg", image_size=32, batch_size=64, views=None, seed=0)
 teacher = keras_aip.load_teacher(teacher_folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,22 +47,26 @@ def _demo(config: DemoConfig) -> None:
 
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     from bridge.files import atomic_write, json_text
-    from keras_aip.evaluate import evaluate
+    from keras_aip.datasets import load
+    from keras_aip.evaluate import check_classes, evaluate
     from keras_aip.run import set_up
-    from keras_aip.teachers import load_model, load_teacher
+    from keras_aip.teachers import load_teacher
 
     if config.model is None:
         raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
     set_up(config.threads, 0)
-    model, _ = load_model(config.model)
+    model = load_teacher(config.model)
     teacher = load_teacher(config.teacher) if config.teacher else None
-    result = evaluate(model, config.dataset, teacher=teacher, batch_size=config.batch_size)
+    size = model.input_size[0] if model.input_size else None
+    data = load(config.dataset, split=config.split, image_size=size, class_names=model.class_names)
+    check_classes(data, model.classes or 0, model.class_names)
+    result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
     if result["student_top1"] is None and teacher is None:
         raise ConfigError(f"{config.dataset} has no labels; give --teacher FOLDER to measure agreement with it.")
     text = json_text(result)
+    print(text)
     if config.out:
         atomic_write(Path(config.out), text)
-    print(json.dumps(json.loads(text), indent=2))
     return result
 
 
@@ -82,7 +86,15 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program `keras-aip`; returns its exit code."""
-    return run_program("keras-aip", ABOUT, COMMANDS, arguments)
+    import tensorflow as tf
+
+    try:
+        return run_program("keras-aip", ABOUT, COMMANDS, arguments)
+    except tf.errors.OpError as error:  # a full disk under TensorFlow's own files, no memory left on a device, …
+        if os.environ.get("AIP_DEBUG"):
+            raise
+        print(f"keras-aip: TensorFlow: {error.message.splitlines()[0]}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bridge.datasets import FACTS, Labelled, load
-from bridge.datum.counter import permutation, uniforms
+from bridge.datum.counter import shuffled_index, uniforms
 from keras_aip import compat
 
 __all__ = ["FACTS", "Labelled", "batches", "load", "training_batches"]
@@ -46,11 +46,7 @@ def training_batches(
 
     def draw(step: np.int64) -> tuple[np.ndarray, ...]:
         n = step * batch_size + rows
-        epochs, places = np.divmod(n, count)
-        picked = np.empty(batch_size, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            picked[here] = permutation(seed, int(epoch), count)[places[here]]
+        picked = shuffled_index(seed, n, count)
         u = uniforms(seed, "teacher_training", n, 5)
         mirrored = (u[0] < 0.5) & flip
         corner = np.floor(u[1:3].T * (2 * pad + 1)).astype(np.int64)

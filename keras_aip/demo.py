@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bridge.config import DemoConfig, DistillConfig, TrainTeacherConfig, updated
+from bridge.errors import ConfigError
 from bridge.presets import preset_options
 from keras_aip.distill import distill
 from keras_aip.train_teacher import train_teacher
@@ -36,7 +37,7 @@ def demo(config: DemoConfig) -> dict[str, object]:
     if config.smoke:
         teaching = replace(teaching, epochs=2)
         distilling = replace(distilling, epochs=2, steps_per_epoch=10)
-    print("1. A teacher learns to read handwritten digits from 1,000 real examples.")
+    print("1. A teacher learns to read handwritten digits from real examples.")
     train_teacher(teaching)
     print(f"2. A student that has never seen a digit learns from views of one picture, {config.image}.")
     result = distill(distilling)
@@ -46,7 +47,7 @@ def demo(config: DemoConfig) -> dict[str, object]:
 Done in {time.monotonic() - began:.0f} seconds.
   The student looked at {result["views"]:,} distorted pieces of one picture ({config.image}),
   and the teacher told it, for each piece, how much it resembles a 0, a 1, … a 9.
-  It was shown no digit and no label. Now both read {result["n"]} handwritten digits by other writers:
+  It was shown no digit and no label. Now both read {result["n"]} real handwritten digits, set apart before:
     teacher   {result["teacher_top1"]:7.1%} right
     student   {result["student_top1"]:7.1%} right   (guessing would give 10 %)
     they agree on {result["agreement"]:.1%}
@@ -60,6 +61,9 @@ Done in {time.monotonic() - began:.0f} seconds.
 
 def _free(out: Path) -> Path:
     """The folder asked for, or the next one with a number if it holds an earlier demo."""
+    if not out.absolute().name:
+        raise ConfigError(f"--out {out} cannot be used; name a folder.")
+    out = out if out.name else out.absolute()
     names = itertools.chain([out.name], (f"{out.name}-{number}" for number in itertools.count(2)))
     return next(path for name in names if not (path := out.with_name(name)).exists() or _is_empty(path))
 

@@ -10,23 +10,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.config import DistillConfig
+from bridge.config import DistillConfig, mixing_of
 from bridge.datasets import FACTS, Labelled, load
-from bridge.datum.mixing import Mixing
 from bridge.datum.preview import previews
-from bridge.datum.recipes import recipe as named_recipe
 from bridge.datum.render import render
-from bridge.datum.views import ViewSet
+from bridge.datum.views import ViewSet, make_view_set
 from bridge.errors import ConfigError
 from bridge.metrics import confusion_matrix
 from bridge.report import write_report
 from bridge.runs import RunFolder
 from keras_aip import models
 from keras_aip.distiller import Distiller
-from keras_aip.evaluate import evaluate, predict, recalibrated
+from keras_aip.evaluate import check_classes, evaluate, predict, recalibrated
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
-from keras_aip.teachers import Teacher, load_teacher, save_teacher
+from keras_aip.teachers import load_teacher, save_teacher
 from keras_aip.views import view_dataset
 
 
@@ -49,16 +47,18 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     set_up(config.threads, config.seed, config.deterministic)
     teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
     size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
-    recipe = named_recipe(config.recipe, size)
-    view_set = ViewSet(
-        config.image, recipe.for_patches() if config.patches else recipe, views=config.views, seed=config.seed
+    view_set = make_view_set(
+        config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
     )
-    test = load(config.dataset, split="test", image_size=size)
-    mixing = Mixing(config.mixing, config.mixing_alpha, config.mixing_per)
-    steps = config.steps_per_epoch or (-(-config.views // config.batch_size) if config.views else None)
+    test = load(config.dataset, split=config.split, image_size=size, class_names=teacher.class_names)
+    if teacher.classes is None:
+        raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
+    check_classes(test, teacher.classes, teacher.class_names)
+    mixing = mixing_of(config, view_set.recipe)
+    steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
     if steps is None:
         raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
-    student = make_student(config, teacher, size)
+    student = make_student(config, teacher.classes, size)
     distiller = Distiller(
         student, teacher, config.temperature, config.loss, mixing, tau_squared=config.tau_squared, seed=config.seed
     )
@@ -71,7 +71,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         jit_compile=config.jit_compile,
     )  # fmt: skip
     with RunFolder.start(
-        config.out, dataclasses.asdict(config), fingerprint(config, teacher, view_set, mixing),
+        config.out, dataclasses.asdict(config), fingerprint(config, distiller, view_set),
         environment(config.threads), resume=config.resume,
     ) as run:  # fmt: skip
         if run.result is not None:
@@ -84,7 +84,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             restore_arrays(distiller, state.arrays)
             print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
-        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size)
+        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step // steps)
         try:
             distiller.fit(
                 data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
@@ -95,35 +95,35 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         return finish(run, config, distiller, view_set, test, config.epochs * steps)
 
 
-def make_student(config: DistillConfig, teacher: Teacher, size: int) -> keras.Model:
-    """A randomly initialised student with the teacher's classes and the evaluation set's normalisation."""
+def make_student(config: DistillConfig, classes: int, size: int) -> keras.Model:
+    """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
     facts = FACTS.get(config.dataset)
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
     if config.student_width is not None:
         arguments["width"] = config.student_width
-    if teacher.classes is None:
-        raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
+    keras.utils.set_random_seed(config.seed % 2**32)  # loading the teacher has drawn from the same generator
     return models.build(
-        config.student, classes=teacher.classes, image_size=size, l2=config.l2,
+        config.student, classes=classes, image_size=size, l2=config.l2,
         dtype=None if config.student_dtype == "float32" else config.student_dtype, **arguments,
     )  # fmt: skip
 
 
-def fingerprint(config: DistillConfig, teacher: Teacher, view_set: ViewSet, mixing: Mixing) -> dict[str, Any]:
+def fingerprint(config: DistillConfig, distiller: Distiller, view_set: ViewSet) -> dict[str, Any]:
     """What must not change when a run is resumed."""
     learning = {
         key: getattr(config, key)
         for key in (
-            "student", "student_width", "temperature", "loss", "tau_squared", "batch_size", "epochs", "steps_per_epoch",
+            "temperature", "loss", "tau_squared", "batch_size", "epochs", "steps_per_epoch",
             "optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "l2", "student_dtype", "teacher_dtype",
             "views", "seed",
         )
     }  # fmt: skip
     return {
-        "teacher": teacher.digest,
+        "teacher": distiller.teacher.digest,
+        "student": models.architecture_of(distiller.student),
         "datum": view_set.source.sha256,
         "recipe": view_set.recipe.digest,
-        "mixing": dataclasses.asdict(mixing),
+        "mixing": dataclasses.asdict(distiller.mixing),
         "world_size": tf.distribute.get_strategy().num_replicas_in_sync,
         **learning,
     }
@@ -136,6 +136,7 @@ def finish(
     student, teacher = distiller.student, distiller.teacher
     measured = evaluate(student, test, teacher=teacher)
     fresh = [fresh_views(view_set, k, 256) for k in range(8)]
+    measured["student_top1_recalibrated"] = None
     if test.labels is not None:
         with recalibrated(student, fresh) as again:
             measured["student_top1_recalibrated"] = evaluate(again, test)["student_top1"]
@@ -147,6 +148,10 @@ def finish(
         else {"top1": measured["student_top1"], "dataset": test.name, "n": measured["n"]},
         source=f"distilled from {view_set.source.name} alone",
     )  # fmt: skip
+    if teacher.dtype != "float32":
+        exact = load_teacher(config.teacher)
+        same = [np.mean(teacher(x).numpy().argmax(-1) == exact(x).numpy().argmax(-1)) for x in fresh]
+        measured["teacher_agreement_with_float32"] = float(np.mean(same))
     result = {
         **measured, "views": steps * config.batch_size, "steps": steps, "seconds": round(run.seconds, 2),
         "source": view_set.source.name, "seed": config.seed, "student": config.student, "teacher": config.teacher,
@@ -165,7 +170,7 @@ def finish(
 
 
 def fresh_views(view_set: ViewSet, step: int, batch: int) -> tf.Tensor:
-    """Unmixed augmented views no step has trained on or will: float32 [batch, size, size, 3] in [0, 1]."""
+    """Unmixed views, augmented as no step of a run is: float32 [batch, size, size, 3] in [0, 1]."""
     return tf.constant(render(view_set, 2**40 + step * batch + np.arange(batch)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ def predict(model: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray
 
 
 def evaluate(
-    model: keras.Model,
+    model: keras.Model | Teacher,
     dataset: str | Labelled,
     *,
     teacher: Teacher | None = None,
@@ -46,7 +46,7 @@ def evaluate(
     """Measure a model.
 
     Args:
-        model: a Keras model from float32 [batch, h, w, 3] in [0, 1] to logits.
+        model: a Keras model from float32 [batch, h, w, 3] in [0, 1] to logits, or a `Teacher`.
         dataset: "digits", a folder with one folder per class, a flat folder of images without labels, an .npz file,
             or a `Labelled`.
         teacher: for agreement and KL, and to be measured too.
@@ -69,14 +69,36 @@ def evaluate(
                 f"load it with image_size={expected[0]}."
             )
     logits = predict(model, data.images, batch_size)
-    classes = len(data.class_names) if data.class_names else 0
-    if data.labels is not None and (classes > logits.shape[1] or int(data.labels.max()) >= logits.shape[1]):
-        raise TeacherError(
-            f"{data.name} has {max(classes, int(data.labels.max()) + 1)} classes, the model answers with "
-            f"{logits.shape[1]}. Evaluate on the data the teacher was made for."
-        )
+    check_classes(data, logits.shape[1])
     answers = predict(teacher, data.images, batch_size) if teacher is not None else None
     return {**evaluate_logits(logits, data.labels, answers), "dataset": data.name, "n": len(data.images)}
+
+
+def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> None:
+    """Refuse labels that mean nothing to a model.
+
+    Args:
+        data: with or without labels.
+        classes: of the model.
+        class_names: of the model, if known.
+
+    Raises:
+        TeacherError: naming both sides.
+    """
+    if data.labels is None:
+        return
+    found = max(len(data.class_names or ()), int(data.labels.max()) + 1)
+    if found > classes or (data.class_names and found != classes):
+        raise TeacherError(
+            f"{data.name} has {found} classes, the model answers with {classes}. Evaluate on the data the teacher was "
+            "made for, or on a folder without class folders for agreement alone."
+        )
+    if class_names and data.class_names and list(class_names) != list(data.class_names):
+        differ = next(k for k, pair in enumerate(zip(class_names, data.class_names)) if pair[0] != pair[1])
+        raise TeacherError(
+            f"Class {differ} is {data.class_names[differ]!r} in {data.name} and {class_names[differ]!r} for the model; "
+            "the same names in the same order are needed."
+        )
 
 
 @contextlib.contextmanager

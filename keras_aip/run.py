@@ -101,8 +101,8 @@ class SaveRun(keras.callbacks.Callback):
         values["learning_rate"] = learning_rate_of(distiller.optimizer)
         if not np.isfinite(values.get("loss", 0.0)):
             raise RunError(
-                f"The loss became {values['loss']} by step {step}. Lower --learning-rate; the states before it are in "
-                f"{self._run.path / 'state'}."
+                f"The loss became {values['loss']} by step {step}. Start again with a lower --learning-rate and "
+                f"another --out; the states before it are in {self._run.path / 'state'}."
             )
         self._run.log(step, values)
         self._write_events(step, values)

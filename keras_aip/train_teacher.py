@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import FACTS, Labelled, load
@@ -25,7 +28,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         config: resolved options.
 
     Returns:
-        The measurements of `evaluate` on the test split.
+        The measurements of `evaluate` on what was held out: the validation split, or with `hold_out` off the test.
 
     Raises:
         AipError: of the kind that names what is wrong.
@@ -33,17 +36,20 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     if config.cutout % 2:
         raise ConfigError(f"--cutout (={config.cutout}) must be even.")
     folder = Path(config.out)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty; choose another --out or remove it.")
+    try:  # now, not after the training
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.absolute().parent).close()
+    except OSError as error:
+        raise ConfigError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
     set_up(config.threads, config.seed)
-    train, test = (_split(config, split) for split in ("train", "test"))
-    if train.labels is None or test.labels is None or train.class_names is None:
-        raise DatasetError(f"{config.dataset} has no labels; a teacher needs one folder per class.")
+    train, test = _data(config)
     facts = FACTS.get(config.dataset)
     mean, std = _statistics(config, train)
     further: dict[str, Any] = {} if config.width is None else {"width": config.width}
     model: Any = models.build(
-        config.architecture, classes=len(train.class_names), image_size=config.image_size,
+        config.architecture, classes=len(train.class_names or []), image_size=config.image_size,
         mean=mean, std=std, l2=config.l2,
         **further,
     )  # fmt: skip
@@ -73,7 +79,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         licence=facts.licence if facts else "",
     )  # fmt: skip
     print(
-        f"Teacher {config.architecture}: {measured['student_top1']:.2%} of {measured['n']:,} test images right. "
+        f"Teacher {config.architecture}: {measured['student_top1']:.2%} of {measured['n']:,} held-out images right. "
         f"Written to {folder}."
     )
     return measured
@@ -85,18 +91,44 @@ def _statistics(config: TrainTeacherConfig, train: Labelled) -> tuple[list[float
         return [0.5] * 3, [0.5] * 3
     if config.dataset in FACTS:
         return list(FACTS[config.dataset].mean), list(FACTS[config.dataset].std)
-    pixels = train.images.reshape(-1, 3) / 255
-    return [float(m) for m in pixels.mean(0)], [max(float(s), 1e-3) for s in pixels.std(0)]
+    values = np.arange(256) / 255
+    # by histogram: floats of all images at once could fill the memory
+    shares = [np.bincount(train.images[..., c].ravel(), minlength=256) / train.images[..., c].size for c in range(3)]
+    means = [float(share @ values) for share in shares]
+    spreads = [float(np.sqrt(share @ (values - mean) ** 2)) for share, mean in zip(shares, means)]
+    return means, [max(spread, 1e-3) for spread in spreads]
 
 
-def _split(config: TrainTeacherConfig, split: str) -> Labelled:
-    """A split by name, or the sub-folder of a folder."""
+def _data(config: TrainTeacherConfig) -> tuple[Labelled, Labelled]:
+    """What to learn from and what to measure on."""
     path = Path(config.dataset)
     if config.dataset in FACTS or not path.is_dir():
-        return load(config.dataset, split=split, image_size=config.image_size)
-    if not (path / split).is_dir():
-        raise DatasetError(
-            f"{path} has no folder {split!r}; to train a teacher it must hold train/ and test/, each with one folder "
-            "per class."
-        )
-    return load(str(path / split), image_size=config.image_size)
+        if config.dataset not in FACTS:
+            load(config.dataset)  # says what is wrong with it
+            raise DatasetError(f"{config.dataset} is one set; a teacher needs a folder with train/ and test/.")
+        where = {name: (config.dataset, name) for name in FACTS[config.dataset].splits}
+    else:
+        where = {name: (str(path / name), name) for name in ("train", "validation", "test") if (path / name).is_dir()}
+        if (path / "val").is_dir():
+            where["validation"] = (str(path / "val"), "validation")
+        if not {"train", "test"} <= set(where):
+            raise DatasetError(
+                f"{path} must hold train/ and test/ (and may hold validation/), each with one folder per class."
+            )
+    held_out = "validation" if "validation" in where and config.hold_out else "test"
+    learned = [name for name in ("train", "validation") if name in where and name != held_out]
+
+    def split(name: str) -> Labelled:
+        source, part = where[name]
+        return load(source, split=part, image_size=config.image_size)
+
+    parts, test = [split(name) for name in learned], split(held_out)
+    train = parts[0]
+    for part in (*parts, test):
+        if part.class_names != train.class_names or part.labels is None:
+            raise DatasetError(
+                f"{config.dataset}: every split needs the same class folders; train has {train.class_names}, another "
+                f"{part.class_names}."
+            )
+    images, labels = (np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "labels"))
+    return dataclasses.replace(train, images=images, labels=labels), test

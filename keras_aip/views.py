@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
-from bridge.datum.recipes import recipe as named_recipe
-from bridge.datum.views import ViewNumbers, ViewSet
+from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import RecipeError
 
 
@@ -141,7 +140,8 @@ def single_image_dataset(
             augmented. None: never the same view twice. 50,000 for CIFAR, 1,281,167 for ImageNet (Asano & Saeed 2023).
         seed: 0 ≤ seed < 2**64.
         recipe: an `ImageRecipe`, "cifar", "imagenet", or None to choose by size (below 96 pixels "cifar").
-        patches: the images of the folder are base views already; only the training-time augmentation is drawn.
+        patches: the images of the folder are base views already, and are all of them, whatever `views` says; only the
+            training-time augmentation is drawn.
         start_step: begin with this step, as if all before had been drawn.
         render: "host" yields images; "device" yields `ViewNumbers`, which `Distiller` renders inside its step.
 
@@ -152,17 +152,8 @@ def single_image_dataset(
     Raises:
         DatumError: the image cannot be read. RecipeError: a value is out of range.
     """
-    if isinstance(recipe, ImageRecipe):
-        if recipe.size != image_size:
-            raise RecipeError(f"image_size (={image_size}) and recipe.size (={recipe.size}) must be equal.")
-        view_recipe = recipe
-    else:
-        view_recipe = named_recipe(recipe, image_size)
-    if patches:
-        view_recipe = view_recipe.for_patches()
-    return view_dataset(
-        ViewSet(image, view_recipe, views=views, seed=seed), batch_size, start_step=start_step, render=render
-    )
+    view_set = make_view_set(image, image_size, recipe, patches=patches, views=views, seed=seed)
+    return view_dataset(view_set, batch_size, start_step=start_step, render=render)
 
 
 def view_dataset(view_set: ViewSet, batch_size: int, *, start_step: int = 0, render: str = "host") -> tf.data.Dataset:

@@ -77,9 +77,11 @@ def dkd(
     t_top, s_top = t[target], s[target]
     t_rest, s_rest = _log_one_minus(t, target), _log_one_minus(s, target)
     target_kl = t_top.exp() * (t_top - s_top) + t_rest.exp() * (t_rest - s_rest)
-    # the distributions over the other classes alone
-    t_other, s_other = t - t_rest[:, None], s - s_rest[:, None]
-    other_kl = (t_other.exp() * (t_other - s_other)).masked_fill(target, 0.0).sum(-1)
+    # The distributions over the other classes alone. The target is taken out before exp, where it could overflow and
+    # make the gradient NaN although its value is not used.
+    t_other = (t - t_rest[:, None]).masked_fill(target, 0.0)
+    s_other = (s - s_rest[:, None]).masked_fill(target, 0.0)
+    other_kl = (t_other.exp() * (t_other - s_other)).sum(-1)
     return (target_weight * target_kl + other_weight * other_kl).mean()
 
 

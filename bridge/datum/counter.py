@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 # One name per independent use, so that a change in how many numbers one part draws never moves another part's.
-STREAMS = {"order": 0, "base": 1, "augmentation": 2, "mixing": 3, "student": 4, "teacher_training": 5, "inspection": 6}
+STREAMS = {"order": 0, "base": 1, "augmentation": 2, "mixing": 3, "teacher_training": 4}
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

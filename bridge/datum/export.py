@@ -148,7 +148,6 @@ def _open_export(out: Path, manifest: dict[str, Any], ours: dict[str, Any]) -> N
     path = out / MANIFEST
     with _naming(out):
         out.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(out)
         others = [name for name in os.listdir(out) if not name.startswith(".")]
         found = path.read_bytes() if MANIFEST in others else None
     if found is None:
@@ -171,6 +170,7 @@ def _open_export(out: Path, manifest: dict[str, Any], ours: dict[str, Any]) -> N
             f"{out} holds another export, different in {changes}. Expected the same manifest: name "
             "another folder, remove this one, or use its values."
         )
+    remove_leftovers(out)
 
 
 def _short(manifest: dict[str, Any], key: str) -> str:

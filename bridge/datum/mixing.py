@@ -30,7 +30,7 @@ class Mixing:
     """
 
     kind: str = "cutmix"
-    alpha: float = 1.0
+    alpha: float = 0.25
     per: str = "batch"
     block: int = 16
 

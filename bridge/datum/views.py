@@ -16,6 +16,7 @@ from bridge.datum.colour import COLOUR_NUMBERS, JITTER_DRAWS, jitter_numbers
 from bridge.datum.counter import shuffled_index, uniforms
 from bridge.datum.geometry import ATTEMPTS, area_crop, box_map, compose, flip_map, rotation_shear_map, shift_map
 from bridge.datum.recipes import ImageRecipe
+from bridge.datum.recipes import recipe as named_recipe
 from bridge.datum.sources import Source, load_source
 from bridge.errors import RecipeError
 
@@ -51,7 +52,7 @@ class ViewSet:
         source: whatever `load_source` takes, or a `Source`.
         recipe: an `ImageRecipe`; for a folder of ready-made patches pass `recipe.for_patches()`.
         views: size of the finite set of base views that every epoch shows again in a new order and freshly
-            augmented; None draws new ones for ever.
+            augmented; None draws new ones for ever. With ready-made patches it is their number, whatever is given.
         seed: 0 ≤ seed < 2**64.
     """
 
@@ -63,6 +64,8 @@ class ViewSet:
         # a photograph is cut into pieces and must have pixels to spare; a patch is shown as it is
         smallest = 64 if recipe.base is not None else 1
         self.source = source if isinstance(source, Source) else load_source(source, min_side=smallest)
+        # ready-made patches are the finite set themselves
+        views = len(self.source.images) if recipe.base is None else views
         self.recipe, self.views, self.seed = recipe, views, seed
         self.atlas = Atlas(self.source.images)
 
@@ -153,3 +156,25 @@ class ViewSet:
             tone[:, 1] = np.where(u[2] < extra.solarise, 0.5, 2.0)
         colour = None if extra.jitter is None else jitter_numbers(u[3 + _CROP_DRAWS :], extra.jitter)
         return compose(flip, cut), window, colour, tone
+
+
+def make_view_set(
+    image: Any, size: int, recipe: str | ImageRecipe | None, *, patches: bool, views: int | None, seed: int
+) -> ViewSet:
+    """A view set from options.
+
+    Args:
+        image: whatever `load_source` takes.
+        size: side of a view in pixels.
+        recipe: an `ImageRecipe` of that size, the name of one, or None to choose by size.
+        patches: the images are base views already.
+        views, seed: as for `ViewSet`.
+
+    Raises:
+        DatumError: the image cannot be read. RecipeError: a value is out of range.
+    """
+    if not isinstance(recipe, ImageRecipe):
+        recipe = named_recipe(recipe, size)
+    if recipe.size != size:
+        raise RecipeError(f"image_size (={size}) and recipe.size (={recipe.size}) must be equal.")
+    return ViewSet(image, recipe.for_patches() if patches else recipe, views=views, seed=seed)
