@@ -20,8 +20,6 @@ ABOUT = "Clone or compress an image classifier from a single photograph (TensorF
 _REFERENCE = {
     "--student-arch": "--student",
     "--teacher-arch": "--teacher",
-    "--lr": "--learning-rate",
-    "--bs": "--batch-size",
 }
 
 

@@ -165,12 +165,12 @@ def imagenet(size: int = 224) -> ImageRecipe:
 
 
 def digits(size: int = 32) -> ImageRecipe:
-    """For pen strokes on black (ours): as `cifar`, with smaller crops, harsher light and wider shifts."""
+    """For pen strokes on black (ours): as `cifar`, in harsher light."""
     return ImageRecipe(
         size=size,
         base_size=size,
-        base=BaseView(area=(1 / 500, 0.5), jitter=Jitter(brightness=0.8, contrast=0.8, probability=0.8)),
-        augmentation=Augmentation(flip=0.5, pad=round(size * 6 / 32)),
+        base=BaseView(jitter=Jitter(brightness=0.8, contrast=0.8, probability=0.8)),
+        augmentation=Augmentation(flip=0.5, pad=round(size / 8)),
     )
 
 
