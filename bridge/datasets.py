@@ -215,7 +215,7 @@ def load_folder(path: str | os.PathLike[str], image_size: int, class_names: Sequ
     try:
         folders = [] if _is_export(path) else _sub_folders(path)
         if not folders:
-            return _read_all(path, list_files(path), None, image_size, class_names)
+            return _read_all(path, list_files(path), None, image_size, list(class_names) if class_names else None)
         names = folders if class_names is None else list(class_names)
         _check_classes(path, folders, names)
         labelled = [(file, label) for label, name in enumerate(names) for file in list_files(path / name)]

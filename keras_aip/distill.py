@@ -149,7 +149,7 @@ def finish(
         source=f"distilled from {view_set.source.name} alone",
     )  # fmt: skip
     if teacher.dtype != "float32":
-        exact = load_teacher(config.teacher)
+        exact = load_teacher(str(config.teacher))
         same = [np.mean(teacher(x).numpy().argmax(-1) == exact(x).numpy().argmax(-1)) for x in fresh]
         measured["teacher_agreement_with_float32"] = float(np.mean(same))
     result = {
