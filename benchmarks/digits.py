@@ -28,6 +28,7 @@ def command(*words: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--control-seeds", type=int, default=2)
     arguments = parser.parse_args()
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +36,7 @@ def main() -> None:
         command("train-teacher", "--preset", "fast-digits", "--out", teacher)
         for source in SOURCES:
             results = []
-            for seed in range(arguments.seeds):
+            for seed in range(arguments.control_seeds if source.startswith("control:") else arguments.seeds):
                 out = Path(folder) / f"{source.partition(':')[2]}-{seed}"
                 line = (
                     "--preset",

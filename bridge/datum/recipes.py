@@ -164,17 +164,7 @@ def imagenet(size: int = 224) -> ImageRecipe:
     )
 
 
-def digits(size: int = 32) -> ImageRecipe:
-    """For pen strokes on black (ours): as `cifar`, in harsher light."""
-    return ImageRecipe(
-        size=size,
-        base_size=size,
-        base=BaseView(jitter=Jitter(brightness=0.8, contrast=0.8, probability=0.8)),
-        augmentation=Augmentation(flip=0.5, pad=round(size / 8)),
-    )
-
-
-RECIPES = {"cifar": cifar, "imagenet": imagenet, "digits": digits}
+RECIPES = {"cifar": cifar, "imagenet": imagenet}
 
 
 def recipe(name: str | None, size: int) -> ImageRecipe:
