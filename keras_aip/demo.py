@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,7 @@ def demo(config: DemoConfig) -> dict[str, object]:
     print(f"2. A student that has never seen a digit learns from views of one picture, {config.image}.")
     result = distill(distilling)
     report = out / "student-run" / "report.html"
+    program = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
     print(
         f"""
 Done in {time.monotonic() - began:.0f} seconds.
@@ -54,7 +57,7 @@ Done in {time.monotonic() - began:.0f} seconds.
   Look: {report}
   Keep: {out / "student-run" / "student"} is the trained network.
   Next: the same from a picture of your own:
-    python -m keras_aip demo --image your-photo.jpg --out runs/my-demo"""
+    {program} -m keras_aip demo --image your-photo.jpg --out runs/my-demo"""
     )
     return result
 
