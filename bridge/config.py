@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
+from tyro.conf import Suppress
 
 from bridge.datum.mixing import Mixing
 from bridge.datum.recipes import ImageRecipe
@@ -68,7 +70,9 @@ class DistillConfig(ViewOptions, Common):
     """Distil a teacher into a student from one image."""
 
     dataset: str = "digits"
-    """What both are measured on afterwards: "digits", a folder with one folder per class, or an .npz file."""
+    """What both are measured on afterwards: digits, cifar10, cifar100, a folder with a folder per class, or an .npz."""
+    data_dir: str | None = None
+    """Folder with data sets; None: $AIP_DATA, or ./data."""
     split: Literal["test", "validation"] = "test"
     """Of a data set that has splits. Choose recipes on "validation", report "test"."""
     teacher: str | None = None
@@ -111,6 +115,8 @@ class DistillConfig(ViewOptions, Common):
     """Precision of the frozen teacher."""
     render: Literal["host", "device"] = "host"
     """Where views are drawn."""
+    strategy: Literal["one_device", "mirrored", "multi_worker", "tpu", "auto"] = "auto"
+    """Over which devices: one, all GPUs, the hosts of $TF_CONFIG, a TPU, or what is there."""
     steps_per_execution: int = 1
     """Steps per call into the framework."""
     jit_compile: bool = False
@@ -124,15 +130,17 @@ class TrainTeacherConfig(Common):
     """Train a teacher on labelled images, the ordinary way."""
 
     dataset: str = "digits"
-    """ "digits", or a folder with train/ and test/ (optionally validation/), each with one folder per class."""
+    """digits, cifar10, cifar100, an .npz with x_train, or a folder with train/ and test/, each with class folders."""
+    data_dir: str | None = None
+    """Folder with data sets; None: $AIP_DATA, or ./data."""
     architecture: str = "small_cnn"
     """Such as small_cnn, wrn_40_4, resnet56 or vgg16."""
     width: int | None = None
     """Width of small_cnn; None takes its default."""
     hold_out: bool = True
     """Keep the validation split out of training and measure on it; off: learn from it too and measure on the test."""
-    out: str = "teachers/digits"
-    """The teacher folder to write."""
+    out: str | None = None
+    """The teacher folder to write; None: DATASET_ARCHITECTURE in $AIP_TEACHERS (or ./teachers), where it is found."""
     image_size: int = 32
     """Side of the images in pixels."""
     epochs: int = 30
@@ -164,7 +172,9 @@ class EvaluateConfig(Common):
     model: str | None = None
     """The folder of the network to measure (a run folder's student/, or a teacher folder)."""
     dataset: str = "digits"
-    """ "digits", a folder with one folder per class, a flat folder of unlabelled images, or an .npz file."""
+    """digits, cifar10, cifar100, a folder with a folder per class, a flat folder of unlabelled images, or an .npz."""
+    data_dir: str | None = None
+    """Folder with data sets; None: $AIP_DATA, or ./data."""
     split: Literal["train", "validation", "test"] = "test"
     """Of a data set that has splits."""
     teacher: str | None = None
@@ -191,6 +201,53 @@ class ViewsConfig(ViewOptions, Common):
     """File type of the views."""
     kind: Literal["base", "augmented"] = "base"
     """Write base views, to be augmented in training (as the reference stores them), or augmented ones."""
+
+
+@dataclass(frozen=True)
+class SweepConfig(Common):
+    """Distil over a grid of options, and write a table and a picture of what came out."""
+
+    vary: tuple[str, ...] = ()
+    """What to vary: OPTION=VALUE,VALUE,… for one or more options of `distill`, such as temperature=1,2,4,8."""
+    set: tuple[str, ...] = ()
+    """OPTION=VALUE for options of `distill` that are the same in all runs, such as epochs=3."""
+    distill: Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    """What `set` is on the command line, for presets and --config files."""
+    distill_preset: str | None = None
+    """The preset all runs start from."""
+    image: str | None = None
+    """The image of all runs, as for `distill`."""
+    teacher: str | None = None
+    """The teacher of all runs, as for `distill`."""
+    seeds: int = 3
+    """Runs per combination, each with a seed of its own (from 0 on, or from --set seed=…)."""
+    out: str = "runs/sweep"
+    """Folder of the runs, the table (table.md, sweep.csv) and the picture (sweep.png)."""
+    resume: bool = False
+    """Go on with the sweep in that folder: finished runs stay, failed ones are tried again."""
+
+    def __post_init__(self) -> None:
+        # YAML and presets say {option: [values]}; JSON keeps commas inside a value.
+        if isinstance(self.vary, Mapping):
+            lists = {key: value if isinstance(value, list | tuple) else [value] for key, value in self.vary.items()}
+            texts = [f"{key}={json.dumps(list(values), ensure_ascii=False)}" for key, values in lists.items()]
+            object.__setattr__(self, "vary", tuple(texts))
+        for name in ("vary", "set"):
+            value = getattr(self, name)
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                object.__setattr__(self, name, tuple(value))
+
+
+@dataclass(frozen=True)
+class ImportReferenceConfig(Common):
+    """Make a teacher folder out of the reference code's own TensorFlow checkpoint of a wide ResNet."""
+
+    checkpoint: str | None = None
+    """What its files begin with, such as cifar_wrn_40_4.tf (there are …tf.index and …tf.data-00000-of-00001)."""
+    dataset: str = "cifar10"
+    """The data set it was trained on: cifar10 or cifar100."""
+    out: str | None = None
+    """The teacher folder to write; None: DATASET_ARCHITECTURE in $AIP_TEACHERS (or ./teachers), where it is found."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +289,8 @@ def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
         if isinstance(value := clean[key], str) and "float" in str(known[key]):  # YAML reads 1e-3 as text
             with contextlib.suppress(ValueError):
                 clean[key] = float(value)
+        if isinstance(value, Mapping) and isinstance(before := getattr(config, key), Mapping):
+            clean[key] = {**before, **value}
     return dataclasses.replace(config, **clean)  # type: ignore[type-var]
 
 
@@ -268,7 +327,7 @@ def check(config: Any) -> None:
         ConfigError: naming the option, its value and what is allowed.
     """
     positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
-    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width")
+    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "seeds")
     not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -301,6 +360,8 @@ def _is_of(value: Any, annotation: str) -> bool:
         return "int" in annotation or "float" in annotation
     if isinstance(value, float):
         return "float" in annotation
+    if isinstance(value, tuple | Mapping):
+        return ("tuple" if isinstance(value, tuple) else "Mapping") in annotation
     if "Literal" in annotation:
         return f'"{value}"' in annotation or f"'{value}'" in annotation
     return isinstance(value, str) and "str" in annotation

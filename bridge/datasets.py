@@ -1,4 +1,4 @@
-"""Labelled evaluation data, and the facts of every evaluation set; no framework needed.
+"""Labelled evaluation data by name or from a path; no framework needed.
 
 Everything is held in memory as uint8: 10,000 images take 31 MB at 32 px and 1.5 GB at 224 px.
 """
@@ -8,118 +8,26 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from bridge import cifar, npz
 from bridge.datum.export import MANIFEST
 from bridge.datum.sources import list_files, read_image, some_names
 from bridge.errors import DatasetError, DatumError
+from bridge.facts import FACTS, DatasetFacts, Labelled
 from bridge.names import hint
 
-_CIFAR_SPLITS = {"train": 50_000, "test": 10_000}
-_CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-_CIFAR_LICENCE = "none stated by its authors"
-_CIFAR100_CLASSES = """
-apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
-lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
-pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
-shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
-television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
+__all__ = ["FACTS", "DatasetFacts", "Labelled", "data_folder", "load", "load_digits", "load_folder", "splits_of"]
+
+DATA_VARIABLE = "AIP_DATA"
+DEFAULT_FOLDER = "data"
+Fetch = Callable[[str, str], Labelled]
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-# The digits come ordered by writer, so the splits are contiguous blocks.
-_DIGITS_BLOCKS = {"train": (0, 1000), "validation": (1000, 1297), "test": (1297, 1797)}
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a model for an evaluation set has to know.
-
-    Attributes:
-        name: how the set is asked for.
-        classes: number of classes.
-        image_size: side in pixels when shown to a network.
-        channels: always 3; grey sets are repeated.
-        mean, std: per channel, red first, of pixels in [0, 1]; over the training split.
-        splits: images per split.
-        class_names: in the order of the labels.
-        source, licence: where the set comes from.
-    """
-
-    name: str
-    classes: int
-    image_size: int
-    channels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    splits: dict[str, int]
-    class_names: tuple[str, ...]
-    source: str
-    licence: str
-
-
-FACTS: dict[str, DatasetFacts] = {
-    "digits": DatasetFacts(
-        name="digits",
-        classes=10,
-        image_size=32,
-        channels=3,
-        mean=(0.3071, 0.3071, 0.3071),
-        std=(0.3241, 0.3241, 0.3241),
-        splits={split: stop - start for split, (start, stop) in _DIGITS_BLOCKS.items()},
-        class_names=tuple("0123456789"),
-        source="scikit-learn load_digits, the test part of UCI Optical Recognition of Handwritten Digits",
-        licence="CC BY 4.0",
-    ),
-    "cifar10": DatasetFacts(
-        name="cifar10",
-        classes=10,
-        image_size=32,
-        channels=3,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        splits=_CIFAR_SPLITS,
-        class_names=tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]),
-        source=_CIFAR_SOURCE,
-        licence=_CIFAR_LICENCE,
-    ),
-    "cifar100": DatasetFacts(
-        name="cifar100",
-        classes=100,
-        image_size=32,
-        channels=3,
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-        splits=_CIFAR_SPLITS,
-        class_names=tuple(_CIFAR100_CLASSES.split()),
-        source=_CIFAR_SOURCE,
-        licence=_CIFAR_LICENCE,
-    ),
-}
-
-
-@dataclass
-class Labelled:
-    """Images with their labels, in memory.
-
-    Attributes:
-        images: uint8 [n, h, w, 3] RGB in 0..255.
-        labels: int64 [n], or None if there are none: then only agreement with a teacher can be measured.
-        class_names: in the order of the labels, if known.
-        name: the evaluation set, for reports.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray | None
-    class_names: list[str] | None
-    name: str
 
 
 def load(
@@ -127,18 +35,29 @@ def load(
     split: str = "test",
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    fetch: Fetch | None = None,
 ) -> Labelled:
-    """Load an evaluation set: ``digits``, a folder, or an ``.npz`` file.
+    """Load an evaluation set: ``digits``, ``cifar10``, ``cifar100``, a folder, an archive of CIFAR, or an ``.npz``.
+
+    CIFAR by name is looked for in the data folder: an ``.npz`` of that name, the authors' archives or the folders out
+    of them (`bridge.cifar.sought`). Its training part has 50,000 images: the first 45,000 in file order are
+    ``train``, the last 5,000 ``validation`` (ours).
 
     A folder whose only sub-folders are called train, validation (or val) and test holds one set per split,
-    and ``split`` chooses; any other folder, and an ``.npz``, is one set whatever ``split`` says. An ``.npz``
-    holds ``images`` uint8 [n, h, w, 3] or [n, h, w] and, if known, ``labels`` integers [n], ``class_names``.
+    and ``split`` chooses; any other folder is one set whatever ``split`` says. An ``.npz`` is either one set
+    (``images`` uint8 [n, h, w, 3] or [n, h, w] and, if known, ``labels`` integers [n], ``class_names``), or holds
+    ``x_train, y_train, x_test, y_test`` as Keras lays them out; then ``validation`` is the last tenth of the training
+    part and ``train`` the rest.
 
     Args:
         name_or_path: a name in ``FACTS``, or a path.
         split: ``train``, ``validation`` or ``test``.
         image_size: side in pixels of the images returned; needed for a folder, else as stored (digits: 32).
         class_names: those of the model to be measured, in its order: class folders are matched to them by name.
+        data_dir: the data folder; None: ``$AIP_DATA``, or ``./data``.
+        fetch: where else to get a named set that is not in the data folder: called with its name and the part,
+            ``train`` (50,000) or ``test``, it gives the whole part in file order, or raises a DatasetError.
 
     Raises:
         DatasetError: the set is unknown, missing, damaged or not of the kind described here.
@@ -147,22 +66,45 @@ def load(
         raise DatasetError(f"split is {split!r}: expected one of {', '.join(_SPLIT_NAMES)}.")
     if image_size is not None and image_size < 1:
         raise DatasetError(f"image_size is {image_size}: expected 1 or more pixels.")
-    if name_or_path == "digits":
-        return load_digits(split, image_size or FACTS["digits"].image_size)
     if isinstance(name_or_path, str) and name_or_path in FACTS:
-        mend = f"a path (./{name_or_path}) to a folder with one folder per class, or to an .npz file"
-        raise DatasetError(f"{name_or_path} is not read by name yet: give {mend} with images and labels.")
+        if name_or_path == "digits":
+            return load_digits(split, image_size or FACTS["digits"].image_size)
+        return _load_named(FACTS[name_or_path], split, image_size, data_folder(data_dir), fetch)
     path = Path(name_or_path).expanduser()
+    if layout := cifar.layout_of(path):
+        images, labels = cifar.read(path, _part_of(split))
+        return _cut(npz.Stored(images, labels, list(FACTS[layout.name].class_names)), layout.name, split, image_size)
     if path.is_dir():
         if image_size is None:
             raise DatasetError(f"{path} is a folder, whose images may have any size: say image_size.")
         return load_folder(_split_folder(path, split), image_size, class_names)
     if path.suffix == ".npz" and path.is_file():
-        return _load_npz(path, image_size)
+        if npz.has_parts(path):
+            return _cut(npz.read(path, _part_of(split)), path.stem, split, image_size)
+        images, labels, names = npz.read(path)
+        return Labelled(_resized(images, image_size), labels, names, path.stem)
     raise DatasetError(
-        f"no evaluation set {str(name_or_path)!r}: expected one of {', '.join(FACTS)}, an existing folder or "
-        f"an existing .npz file.{hint(str(name_or_path), FACTS)}"
+        f"no evaluation set {str(name_or_path)!r}: expected one of {', '.join(FACTS)}, an existing folder, CIFAR "
+        f"archive or .npz file.{hint(str(name_or_path), FACTS)}"
     )
+
+
+def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder in which named sets are looked for: the one given, ``$AIP_DATA``, or ``./data``."""
+    return Path(data_dir or os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
+
+
+def splits_of(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The splits of a named set, of an archive of CIFAR or of an ``.npz`` with parts; none for anything else.
+
+    Raises:
+        DatasetError: an ``.npz`` is damaged.
+    """
+    if isinstance(name_or_path, str) and name_or_path in FACTS:
+        return tuple(FACTS[name_or_path].splits)
+    path = Path(name_or_path).expanduser()
+    in_parts = cifar.layout_of(path) or (path.suffix == ".npz" and path.is_file() and npz.has_parts(path))
+    return tuple(_SPLIT_NAMES) if in_parts else ()
 
 
 def load_digits(split: str, image_size: int = 32) -> Labelled:
@@ -174,15 +116,18 @@ def load_digits(split: str, image_size: int = 32) -> Labelled:
     Raises:
         DatasetError: an unknown split, or scikit-learn is not installed.
     """
-    if split not in _DIGITS_BLOCKS:
-        raise DatasetError(f"split is {split!r}: digits have {', '.join(_DIGITS_BLOCKS)}.")
+    facts = FACTS["digits"]
+    if split not in facts.splits:
+        raise DatasetError(f"split is {split!r}: digits have {', '.join(facts.splits)}.")
     try:
         from sklearn.datasets import load_digits as sklearn_digits
     except ImportError as error:
         raise DatasetError("digits come with scikit-learn, not installed: pip install scikit-learn") from error
     import cv2
 
-    block = slice(*_DIGITS_BLOCKS[split])
+    # Ordered by writer, so the splits are contiguous blocks.
+    start = sum(list(facts.splits.values())[: list(facts.splits).index(split)])
+    block = slice(start, start + facts.splits[split])
     digits: Any = sklearn_digits()
     small = np.rint(digits.images[block] * (255 / 16)).astype(np.uint8)
     # The exact variant gives the same bits with every OpenCV and on every machine.
@@ -191,9 +136,72 @@ def load_digits(split: str, image_size: int = 32) -> Labelled:
     return Labelled(
         images=np.repeat(grey[..., None], 3, axis=3),
         labels=digits.target[block].astype(np.int64),
-        class_names=list(FACTS["digits"].class_names),
+        class_names=list(facts.class_names),
         name="digits" if split == "test" else f"digits/{split}",
     )
+
+
+def _load_named(facts: DatasetFacts, split: str, image_size: int | None, folder: Path, fetch: Fetch | None) -> Labelled:
+    """CIFAR from the data folder or, if it is not there, from what the backend has."""
+    part, path = _part_of(split), cifar.find(facts.name, folder)
+    if path is None:
+        sought = f"looked in {folder} and {folder / facts.name} for {', '.join(cifar.sought(facts.name))}"
+        failed = f"{facts.name} was not found: {sought}."
+        mend = (
+            "Put one of these there (the archives are on the CIFAR page, cs.toronto.edu/~kriz), or say where it is: "
+            f"--data-dir FOLDER, ${DATA_VARIABLE}, or --dataset PATH."
+        )
+        if fetch is None:
+            raise DatasetError(f"{failed} {mend}")
+        try:
+            fetched = fetch(facts.name, part)
+        except DatasetError as error:
+            raise DatasetError(f"{failed} {error} {mend}") from error
+        stored, where = npz.Stored(fetched.images, fetched.labels, None), fetched.name
+    elif path.suffix == ".npz":
+        stored, where = npz.read(path, part), str(path)
+    else:
+        stored, where = npz.Stored(*cifar.read(path, part), None), str(path)
+    images, labels, _ = stored
+    side = (facts.image_size, facts.image_size, facts.channels)
+    if labels is None or images.shape[1:] != side or labels.min() < 0 or labels.max() >= facts.classes:
+        found = "no labels" if labels is None else f"labels from {labels.min()} to {labels.max()}"
+        raise DatasetError(
+            f"{where} is not {facts.name}: its images have shape {list(images.shape[1:])} and it has {found}; expected "
+            f"{list(side)} and labels from 0 to {facts.classes - 1}."
+        )
+    if len(images) != cifar.SIZES[part]:
+        counts = f"{len(images):,} images in its {part} part, {facts.name} has {cifar.SIZES[part]:,}"
+        warnings.warn(f"{where} has {counts}: results are not those of {facts.name}", stacklevel=3)
+    return _cut(stored._replace(class_names=list(facts.class_names)), facts.name, split, image_size)
+
+
+def _part_of(split: str) -> str:
+    return "test" if split == "test" else "train"
+
+
+def _cut(part: npz.Stored, name: str, split: str, image_size: int | None) -> Labelled:
+    """The split asked for, out of the part that holds it: the last tenth of the training part is for validation."""
+    images, labels, names = part
+    assert labels is not None
+    border = len(images) - max(1, len(images) // 10)
+    rows = {"train": slice(0, border), "validation": slice(border, None), "test": slice(None)}[split]
+    if len(images[rows]) == 0:
+        raise DatasetError(f"{name} has a training part of {len(images)} image, too few to hold some out.")
+    # A copy of the small slice, so that the whole part need not stay in memory for it.
+    chosen = images[rows].copy() if split == "validation" else images[rows]
+    return Labelled(
+        images=_resized(chosen, image_size),
+        labels=labels[rows],
+        class_names=names,
+        name=name if split == "test" else f"{name}/{split}",
+    )
+
+
+def _resized(images: np.ndarray, image_size: int | None) -> np.ndarray:
+    if image_size is None or images.shape[1:3] == (image_size, image_size):
+        return images
+    return np.stack([_fit(image, image_size) for image in images])
 
 
 def load_folder(path: str | os.PathLike[str], image_size: int, class_names: Sequence[str] | None = None) -> Labelled:
@@ -304,39 +312,3 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
     # Cropping and resizing in one go: a long strip would fill the memory if it were resized first.
     box = (left, top, left + short, top + short)
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))
-
-
-def _load_npz(path: Path, image_size: int | None) -> Labelled:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            stored = {key: archive[key] for key in ("images", "labels", "class_names") if key in archive}
-            found = archive.files
-    # On a damaged archive NumPy raises anything from BadZipFile to TokenError.
-    except Exception as error:
-        expected = "expected a whole .npz file of plain arrays; write it again with np.savez"
-        raise DatasetError(f"{path} cannot be read ({error}): {expected}.") from error
-    if "images" not in stored:
-        raise DatasetError(f"{path} holds {', '.join(found) or 'nothing'}: expected images and labels.")
-    images, labels, names = stored["images"], stored.get("labels"), stored.get("class_names")
-    grey = images.ndim == 3
-    if images.dtype != np.uint8 or not (grey or images.shape[3:] == (3,)) or images.size == 0:
-        given = f"images in {path} are {images.dtype} of shape {list(images.shape)}"
-        raise DatasetError(f"{given}: expected uint8 [n, h, w, 3] or [n, h, w]; floats multiplied by 255.")
-    if labels is not None:
-        given = f"labels in {path} are {labels.dtype} of shape {list(labels.shape)}"
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise DatasetError(f"{given}: expected integers of shape [{len(images)}], one per image.")
-        classes = np.inf if names is None else len(names)
-        if labels.min() < 0 or labels.max() >= classes:
-            limits = "0 or more" if names is None else f"below {len(names)}, the number of class_names"
-            raise DatasetError(f"{given}, from {labels.min()} to {labels.max()}: expected {limits}.")
-    if grey:
-        images = np.repeat(images[..., None], 3, axis=3)
-    if image_size is not None and images.shape[1:3] != (image_size, image_size):
-        images = np.stack([_fit(image, image_size) for image in images])
-    return Labelled(
-        images=images,
-        labels=None if labels is None else labels.astype(np.int64),
-        class_names=None if names is None else [str(name) for name in names],
-        name=path.stem,
-    )

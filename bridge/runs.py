@@ -21,7 +21,7 @@ import yaml
 from numpy.typing import NDArray
 
 from bridge.errors import RunError
-from bridge.files import TEMPORARY_SUFFIX, atomic_write, json_text, plain, remove_leftovers
+from bridge.files import LOCK_NAME, TEMPORARY_SUFFIX, atomic_write, json_text, lock_folder, plain, remove_leftovers
 from bridge.metrics import METRIC_KEYS
 from bridge.states import State, StateStore
 
@@ -38,7 +38,6 @@ RESULT_KEYS = (
     "teacher",
 )
 _RUN_FORMAT = 1
-_LOCK_NAME = ".lock"
 
 
 class RunFolder:
@@ -208,6 +207,36 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
 
+class FollowedRun:
+    """A run that another process holds, as its fellow workers see it: they read the state and write nothing.
+
+    Args:
+        path: The run's folder, on a file system all workers share.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> FollowedRun:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the holder has written as result, or ``None``."""
+        return _read_json(self.path / "result.json") if (self.path / "result.json").is_file() else None
+
+    def load_state(self) -> State | None:
+        """Return the newest readable state; ``None`` means step 0.
+
+        Raises:
+            RunError: Every saved state is damaged.
+        """
+        return StateStore(self.path / "state").load()
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Return the lines of a ``metrics.jsonl``, also while a run is writing it; none if the file is missing.
 
@@ -258,7 +287,7 @@ def _refuse_content(path: Path) -> None:
     if (path / "run.json").exists():
         raise RunError(f"{path} already holds a run; add --resume to continue or choose another --out.")
     # A run killed before it wrote its first file leaves no more than these.
-    foreign = sorted(e.name for e in path.iterdir() if e.name != _LOCK_NAME and not e.name.endswith(TEMPORARY_SUFFIX))
+    foreign = sorted(e.name for e in path.iterdir() if e.name != LOCK_NAME and not e.name.endswith(TEMPORARY_SUFFIX))
     if foreign:
         raise RunError(
             f"{path} is not empty (it holds {foreign[0]!r}) and is no run folder; expected an empty or new "
@@ -267,23 +296,13 @@ def _refuse_content(path: Path) -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """Take the folder until the returned descriptor is closed, which after a kill the kernel does."""
     try:
-        import fcntl
-    except ImportError:  # Windows: the lock is a courtesy, the run works without it.
-        return None
-    descriptor = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise
+        return lock_folder(path)
+    except BlockingIOError as error:
         raise RunError(
             f"Another process is working on the run in {path}; expected to be the only one. Wait for it or "
             f"stop it, or choose another --out."
         ) from error
-    return descriptor
 
 
 def _compare(path: Path, fingerprint: Mapping[str, Any], environment: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ if keras.backend.backend() != "tensorflow":
 from keras_aip import losses, models
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import evaluate
+from keras_aip.strategy import strategy
 from keras_aip.teachers import Teacher, load_model, load_teacher, save_teacher
 from keras_aip.views import single_image_dataset
 
@@ -44,4 +45,5 @@ __all__ = [
     "models",
     "save_teacher",
     "single_image_dataset",
+    "strategy",
 ]

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from bridge.commands import VIEWS
-from bridge.config import DemoConfig, DistillConfig, EvaluateConfig, TrainTeacherConfig
+from bridge.config import (
+    DemoConfig,
+    DistillConfig,
+    EvaluateConfig,
+    ImportReferenceConfig,
+    SweepConfig,
+    TrainTeacherConfig,
+)
 from bridge.errors import ConfigError
 from bridge.shell import Command
 from bridge.shell import main as run_program
@@ -27,14 +34,34 @@ def _distill(config: DistillConfig) -> None:
     from keras_aip.distill import distill, summary_of
 
     result = distill(config)
+    if not result:  # one of several hosts; the first one says and writes what came out
+        return
     print("\n".join(summary_of(result)))
     print(f"Report: {Path(config.out) / 'report.html'}\nStudent: {Path(config.out) / 'student'}")
+
+
+def _sweep(config: SweepConfig) -> None:
+    from keras_aip.sweep import sweep
+
+    sweep(config)
 
 
 def _train_teacher(config: TrainTeacherConfig) -> None:
     from keras_aip.train_teacher import train_teacher
 
     train_teacher(config)
+
+
+def _import_reference(config: ImportReferenceConfig) -> None:
+    from keras_aip.reference import import_reference
+    from keras_aip.teachers import folder_for
+
+    if config.checkpoint is None:
+        raise ConfigError("Which checkpoint? Give --checkpoint, such as teacher_models/cifar10/cifar_wrn_40_4.tf.")
+    card = import_reference(config.checkpoint, config.dataset, config.out)
+    folder = config.out or folder_for(config.dataset, str(card.architecture))
+    print(f"Teacher {card.architecture} for {config.dataset}, {card.parameters:,} parameters. Written to {folder}.")
+    print(f"Measure it: python -m keras_aip evaluate --dataset {config.dataset} --model {folder}")
 
 
 def _demo(config: DemoConfig) -> None:
@@ -53,10 +80,12 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.model is None:
         raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
     set_up(config.threads, 0)
-    model = load_teacher(config.model)
-    teacher = load_teacher(config.teacher) if config.teacher else None
+    model = load_teacher(config.model, dataset=config.dataset)
+    teacher = load_teacher(config.teacher, dataset=config.dataset) if config.teacher else None
     size = model.input_size[0] if model.input_size else None
-    data = load(config.dataset, split=config.split, image_size=size, class_names=model.class_names)
+    data = load(
+        config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir
+    )
     check_classes(data, model.classes or 0, model.class_names)
     result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
     if result["student_top1"] is None and teacher is None:
@@ -76,7 +105,9 @@ COMMANDS = {
         smoke={"epochs": 2, "steps_per_epoch": 5, "batch_size": 16, "steps_per_execution": 1},
         aliases=_REFERENCE,
     ),
+    "sweep": Command(SweepConfig, _sweep, smoke={"seeds": 1}, aliases={}),
     "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke={"epochs": 1, "batch_size": 64}, aliases={}),
+    "import-reference": Command(ImportReferenceConfig, _import_reference, smoke={}, aliases={}),
     "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases={}),
     "views": VIEWS,
 }

@@ -15,16 +15,25 @@ from bridge.datasets import FACTS, Labelled, load
 from bridge.datum.preview import previews
 from bridge.datum.render import render
 from bridge.datum.views import ViewSet, make_view_set
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, RunError
 from bridge.metrics import confusion_matrix
 from bridge.report import write_report
-from bridge.runs import RunFolder
+from bridge.runs import FollowedRun, RunFolder
 from keras_aip import models
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import check_classes, evaluate, predict, recalibrated
 from keras_aip.optimizers import make_optimizer
-from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
-from keras_aip.teachers import load_teacher, save_teacher
+from keras_aip.run import (
+    SaveRun,
+    ShowProgress,
+    environment,
+    is_first_host,
+    restore_arrays,
+    same_on_all_hosts,
+    set_up,
+)
+from keras_aip.strategy import strategy as make_strategy
+from keras_aip.teachers import Teacher, load_teacher, save_teacher
 from keras_aip.views import view_dataset
 
 
@@ -45,7 +54,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if config.teacher is None:
         raise ConfigError("Which teacher? Give --teacher FOLDER; `train-teacher` makes one.")
     set_up(config.threads, config.seed, config.deterministic)
-    teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
+    devices = make_strategy(config.strategy)
+    with devices.scope():
+        teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
     size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
     view_set = make_view_set(
         config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
@@ -54,45 +65,70 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     if teacher.classes is None:
         raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
     check_classes(test, teacher.classes, teacher.class_names)
-    mixing = mixing_of(config, view_set.recipe)
     steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
     if steps is None:
         raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
-    student = make_student(config, teacher.classes, size)
+    with devices.scope():
+        distiller = make_distiller(config, teacher, view_set, size, config.epochs * steps)
+    with start_run(config, distiller, view_set) as run:
+        if run.result is not None:
+            print(f"This run is finished already; its result is in {run.path / 'result.json'}.")
+            return run.result
+        state = run.load_state() if config.resume else None
+        first_step = 0 if state is None else state.step
+        same_on_all_hosts(devices, first_step)
+        if state is not None:
+            restore_arrays(distiller, state.arrays)
+            if isinstance(run, RunFolder):
+                print(f"Resuming at step {first_step} of {config.epochs * steps}.")
+        data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
+        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step // steps)
+        callbacks = [SaveRun(run, steps), *([progress] if isinstance(run, RunFolder) else [])]
+        try:
+            distiller.fit(
+                data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
+                callbacks=callbacks,
+            )  # fmt: skip
+        except tf.errors.UnavailableError as error:
+            raise RunError("Another host was lost. Start all of them again, with --resume.") from error
+        finally:
+            progress.close()
+        if devices.num_replicas_in_sync > 1:  # measured as what is delivered: a plain network on one device
+            weights = [weight.numpy() for weight in distiller.student.weights]
+            student = make_student(config, teacher.classes, size)
+            student.set_weights(weights)
+            teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
+            distiller = Distiller(student, teacher, mixing=distiller.mixing)
+        if not isinstance(run, RunFolder):
+            return {}
+        return finish(run, config, distiller, view_set, test, config.epochs * steps)
+
+
+def start_run(config: DistillConfig, distiller: Distiller, view_set: ViewSet) -> RunFolder | FollowedRun:
+    """The run folder; where several hosts train, the first one holds it and the others follow."""
+    if not is_first_host(distiller.distribute_strategy):
+        return FollowedRun(config.out)
+    return RunFolder.start(
+        config.out, dataclasses.asdict(config), fingerprint(config, distiller, view_set),
+        environment(config.threads), resume=config.resume,
+    )  # fmt: skip
+
+
+def make_distiller(config: DistillConfig, teacher: Teacher, view_set: ViewSet, size: int, steps: int) -> Distiller:
+    """The distiller the options ask for, compiled; `steps` is the length of the whole run."""
     distiller = Distiller(
-        student, teacher, config.temperature, config.loss, mixing, tau_squared=config.tau_squared, seed=config.seed
-    )
+        make_student(config, teacher.classes or 0, size), teacher, config.temperature, config.loss,
+        mixing_of(config, view_set.recipe), tau_squared=config.tau_squared, seed=config.seed,
+    )  # fmt: skip
     distiller.compile(
         make_optimizer(
             config.optimizer, config.learning_rate, weight_decay=config.weight_decay, schedule=config.schedule,
-            steps=config.epochs * steps, warmup=config.warmup,
+            steps=steps, warmup=config.warmup,
         ),
         steps_per_execution=config.steps_per_execution,
         jit_compile=config.jit_compile,
     )  # fmt: skip
-    with RunFolder.start(
-        config.out, dataclasses.asdict(config), fingerprint(config, distiller, view_set),
-        environment(config.threads), resume=config.resume,
-    ) as run:  # fmt: skip
-        if run.result is not None:
-            print(f"This run is finished already; its result is in {run.path / 'result.json'}.")
-            return run.result
-        state = run.load_state()
-        first_step = 0
-        if state is not None:
-            first_step = state.step
-            restore_arrays(distiller, state.arrays)
-            print(f"Resuming at step {first_step} of {config.epochs * steps}.")
-        data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
-        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step // steps)
-        try:
-            distiller.fit(
-                data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
-                callbacks=[SaveRun(run, steps), progress],
-            )  # fmt: skip
-        finally:
-            progress.close()
-        return finish(run, config, distiller, view_set, test, config.epochs * steps)
+    return distiller
 
 
 def make_student(config: DistillConfig, classes: int, size: int) -> keras.Model:
@@ -124,7 +160,7 @@ def fingerprint(config: DistillConfig, distiller: Distiller, view_set: ViewSet) 
         "datum": view_set.source.sha256,
         "recipe": view_set.recipe.digest,
         "mixing": dataclasses.asdict(distiller.mixing),
-        "world_size": tf.distribute.get_strategy().num_replicas_in_sync,
+        "world_size": distiller.distribute_strategy.num_replicas_in_sync,
         **learning,
     }
 

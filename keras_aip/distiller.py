@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
+from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.datum.views import ViewNumbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from keras_aip import compat, losses
+from keras_aip.feed import feed
+from keras_aip.feed import steps_per_epoch as steps_in
 from keras_aip.mixing import mix
 from keras_aip.teachers import Teacher
 
@@ -222,22 +224,22 @@ class Distiller(keras.Model):
         if not compat.is_compiled(self):
             with self.distribute_strategy.scope():
                 self.compile()
-        steps_per_epoch = steps_per_epoch or _steps_per_epoch(views)
+        steps_per_epoch = steps_per_epoch or steps_in(views)
         if steps_per_epoch % self._executed_steps:
             raise ConfigError(
                 f"steps_per_epoch (={steps_per_epoch}) must be a multiple of steps_per_execution "
                 f"(={self._executed_steps})."
             )
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
-        data = self._with_mixing(views.repeat(), first_step)
         self._check_shares(tf.nest.flatten(views.element_spec)[0].shape)
         self.check(self._render(first))
+        data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy)
         return super().fit(
             data,
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             initial_epoch=initial_epoch,
-            callbacks=callbacks,
+            callbacks=[_AverageStatistics(), *(callbacks or [])],
             verbose=verbose,
             shuffle=False,
         )
@@ -294,6 +296,11 @@ class Distiller(keras.Model):
         replicas, block = self.distribute_strategy.num_replicas_in_sync, self.mixing.block
         if replicas == 1:
             return
+        if self.jit_compile and not tf.config.list_logical_devices("GPU"):
+            raise ConfigError(
+                f"jit_compile=True cannot work with {replicas} replicas on processors alone: XLA's programs would wait "
+                "for each other. Leave it off (a TPU compiles by itself), or use one device."
+            )
         rows = shape[0] if shape.rank else None
         if rows is None:
             raise ConfigError(
@@ -310,6 +317,8 @@ class Distiller(keras.Model):
     def _draw_with(self, renderer: Any) -> None:
         if renderer is not self._renderer:
             self.train_function = None  # the graph at hand draws from the old renderer's image
+        if renderer is not None:
+            renderer.place(self.distribute_strategy)
         self._renderer = renderer
 
     def _render(self, views: Any) -> tf.Tensor:
@@ -322,38 +331,13 @@ class Distiller(keras.Model):
             )
         return self._renderer(ViewNumbers(*views))
 
-    def _with_mixing(self, views: tf.data.Dataset, first_step: int) -> tf.data.Dataset:
-        """Zip each batch with the mixing of its step."""
-        spec = tf.nest.flatten(views.element_spec)[0]
-        batch = spec.shape[0] if spec.shape.rank else None
 
-        def draw(step: np.int64, rows: np.int32) -> list[np.ndarray]:
-            return list(mixing_numbers(self.mixing, self.seed, int(step), int(rows)))
+class _AverageStatistics(keras.callbacks.Callback):
+    """First of all at the end of an epoch, so that whoever saves or measures the student finds it whole."""
 
-        def attach(data: Any, step: tf.Tensor) -> dict[str, Any]:
-            rows = tf.shape(tf.nest.flatten(data)[0])[0]
-            partner, box, weight = tf.numpy_function(
-                draw, [step, rows], [tf.int32, tf.float32, tf.float32], stateful=False
-            )
-            partner.set_shape([batch])
-            box.set_shape([batch, 4])
-            weight.set_shape([batch])
-            return {"views": data, "mixing": MixingNumbers(partner, box, weight)}
-
-        steps = tf.data.Dataset.counter(first_step)
-        return tf.data.Dataset.zip((views, steps)).map(attach).prefetch(tf.data.AUTOTUNE)
-
-
-def _steps_per_epoch(views: tf.data.Dataset) -> int:
-    steps = getattr(views, "steps_per_epoch", None)
-    if steps is None:
-        steps = int(views.cardinality())
-    if steps <= 0:
-        raise ConfigError(
-            "The data set does not say how long an epoch is (it is endless or of unknown length); pass "
-            "steps_per_epoch=... to fit."
-        )
-    return steps
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        distiller: Any = self.model
+        compat.average_statistics(distiller.student, distiller.distribute_strategy)
 
 
 def _expected_shape(model: Any) -> tuple[int | None, ...] | None:

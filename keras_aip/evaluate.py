@@ -10,10 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.datasets import Labelled, load
 from bridge.errors import DatasetError, TeacherError
 from bridge.metrics import evaluate_logits
-from keras_aip.datasets import batches
+from keras_aip.datasets import Labelled, batches, load
 from keras_aip.teachers import Teacher
 
 
@@ -42,16 +41,18 @@ def evaluate(
     teacher: Teacher | None = None,
     split: str = "test",
     batch_size: int = 256,
+    data_dir: str | None = None,
 ) -> dict[str, Any]:
     """Measure a model.
 
     Args:
         model: a Keras model from float32 [batch, h, w, 3] in [0, 1] to logits, or a `Teacher`.
-        dataset: "digits", a folder with one folder per class, a flat folder of images without labels, an .npz file,
-            or a `Labelled`.
+        dataset: "digits", "cifar10", "cifar100", a folder with one folder per class, a flat folder of images without
+            labels, an .npz file, or a `Labelled`.
         teacher: for agreement and KL, and to be measured too.
         split: of a named data set.
         batch_size: images per forward pass.
+        data_dir: where named sets are looked for; None: $AIP_DATA, or ./data.
 
     Returns:
         teacher_top1, student_top1, teacher_top5, student_top5, agreement, kl (nats, τ = 1), ece (15 bins), dataset, n.
@@ -60,7 +61,10 @@ def evaluate(
     Raises:
         DatasetError: the data cannot be read or do not fit the model.
     """
-    data = dataset if isinstance(dataset, Labelled) else load(dataset, split=split, image_size=input_side(model))
+    if isinstance(dataset, Labelled):
+        data = dataset
+    else:
+        data = load(dataset, split=split, image_size=input_side(model), data_dir=data_dir)
     for who, judged in (("model", model), ("teacher", teacher)):
         expected = _input_size(judged)
         if any(want is not None and want != have for want, have in zip(expected, data.images.shape[1:3])):

@@ -44,4 +44,4 @@ def make_optimizer(
 
 def learning_rate_of(optimizer: Any) -> float:
     """The rate of the step about to be taken."""
-    return float(np.asarray(optimizer.learning_rate))
+    return float(optimizer.learning_rate.numpy())

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridge.errors import ConfigError, RunError
-from bridge.runs import RunFolder
+from bridge.runs import FollowedRun, RunFolder
 from keras_aip.distiller import Distiller
+from keras_aip.feed import number_of_hosts
 from keras_aip.optimizers import learning_rate_of
 
 
@@ -53,7 +54,7 @@ def set_up(threads: int | None, seed: int, deterministic: bool = False) -> None:
 def state_arrays(distiller: Distiller) -> dict[str, np.ndarray]:
     """Everything resuming needs: the student's weights and the optimizer's variables; never the teacher."""
     parts = {"student": distiller.student.weights, "optimizer": list(distiller.optimizer.variables)}
-    return {f"{part}/{k:04d}": np.asarray(v) for part, variables in parts.items() for k, v in enumerate(variables)}
+    return {f"{part}/{k:04d}": v.numpy() for part, variables in parts.items() for k, v in enumerate(variables)}
 
 
 def restore_arrays(distiller: Distiller, arrays: dict[str, np.ndarray]) -> None:
@@ -62,7 +63,8 @@ def restore_arrays(distiller: Distiller, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         RunError: the state belongs to another student or optimizer.
     """
-    distiller.optimizer.build(distiller.student.trainable_variables)
+    with distiller.distribute_strategy.scope():
+        distiller.optimizer.build(distiller.student.trainable_variables)
     parts = {"student": distiller.student.weights, "optimizer": list(distiller.optimizer.variables)}
     expected = {f"{part}/{k:04d}": v for part, variables in parts.items() for k, v in enumerate(variables)}
     wrong = sorted(set(expected) ^ set(arrays)) or [
@@ -77,15 +79,50 @@ def restore_arrays(distiller: Distiller, arrays: dict[str, np.ndarray]) -> None:
         variable.assign(arrays[name])
 
 
-class SaveRun(keras.callbacks.Callback):
-    """After every epoch: a line of metrics, TensorBoard events, and a state to resume from."""
+def is_first_host(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes what several hosts have done together."""
+    if number_of_hosts(strategy) == 1:
+        return True
+    resolver: Any = strategy.cluster_resolver
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_id == 0 and resolver.task_type == ("chief" if has_chief else "worker")
 
-    def __init__(self, run: RunFolder, steps_per_epoch: int):
+
+def same_on_all_hosts(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Make sure that all hosts go on from the same step.
+
+    Raises:
+        RunError: they do not.
+    """
+    if number_of_hosts(strategy) == 1:
+        return
+
+    @tf.function
+    def gather() -> tf.Tensor:
+        return strategy.gather(strategy.run(tf.constant, args=([step],)), axis=0)
+
+    steps = gather().numpy().tolist()
+    if len(set(steps)) > 1:
+        raise RunError(
+            f"The hosts would go on from different steps ({', '.join(map(str, sorted(set(steps))))}). Give all of them "
+            "the same options and an --out on a file system they share."
+        )
+
+
+class SaveRun(keras.callbacks.Callback):
+    """After every epoch: a line of metrics, TensorBoard events, and a state to resume from.
+
+    On a host that only follows, all it does is take part in reading variables that are kept per device.
+    """
+
+    def __init__(self, run: RunFolder | FollowedRun, steps_per_epoch: int):
         super().__init__()
         self._run, self._steps = run, steps_per_epoch
         self._events: Any = None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        if not isinstance(self._run, RunFolder):
+            return
         folder = self._run.path / "events"
         if folder.exists():  # written anew from the metrics, which resuming has cut back to the saved step
             for old in folder.iterdir():
@@ -104,9 +141,11 @@ class SaveRun(keras.callbacks.Callback):
                 f"The loss became {values['loss']} by step {step}. Start again with a lower --learning-rate and "
                 f"another --out; the states before it are in {self._run.path / 'state'}."
             )
-        self._run.log(step, values)
-        self._write_events(step, values)
-        self._run.save_state(step, state_arrays(distiller))
+        arrays = state_arrays(distiller)
+        if isinstance(self._run, RunFolder):
+            self._run.log(step, values)
+            self._write_events(step, values)
+            self._run.save_state(step, arrays)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self._events is not None:

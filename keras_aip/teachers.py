@@ -248,13 +248,17 @@ def save_teacher(
     return card
 
 
-def load_model(folder: str | Path) -> tuple[keras.Model, Card]:
+def load_model(folder: str | Path, dataset: str | None = None) -> tuple[keras.Model, Card]:
     """Load the network of a folder (or of a teacher's name), trainable, with its card.
+
+    Args:
+        folder: A folder with ``card.json``, or its name, as for :func:`load_teacher`.
+        dataset: The data set it is wanted for.
 
     Raises:
         TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
     """
-    folder = _find(folder)
+    folder = _find(folder, dataset)
     card = Card.load(folder)
     if "safetensors" in card.forms and card.architecture is not None:
         model = _from_safetensors(folder / card.forms["safetensors"], card)
@@ -271,30 +275,49 @@ def load_model(folder: str | Path) -> tuple[keras.Model, Card]:
     return model, card
 
 
-def load_teacher(folder_or_name: str | Path, dtype: str | None = None) -> Teacher:
+def load_teacher(folder_or_name: str | Path, dtype: str | None = None, dataset: str | None = None) -> Teacher:
     """Load a teacher from a folder, or by the name of a folder in ``$AIP_TEACHERS`` (default ``./teachers``).
 
     Args:
         folder_or_name: A folder with ``card.json``, or its name.
         dtype: ``"bfloat16"`` for a faster, less precise one.
+        dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
 
     Raises:
         TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
     """
-    model, card = load_model(folder_or_name)
+    model, card = load_model(folder_or_name, dataset)
     return Teacher(model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=card.digest)
 
 
-def _find(folder_or_name: str | Path) -> Path:
+def folder_for(dataset: str, architecture: str) -> Path:
+    """Where a teacher of an architecture for a data set is kept unless told otherwise, and looked for.
+
+    Args:
+        dataset: A name, or a path, of which the last part counts without its suffix.
+        architecture: Such as ``wrn_40_4``.
+    """
+    name = Path(dataset).expanduser().absolute().name.strip(".").partition(".")[0]
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER) / f"{name}_{architecture}"
+
+
+def _find(folder_or_name: str | Path, dataset: str | None = None) -> Path:
     given = Path(folder_or_name)
-    if given.is_dir():
-        return given
     shelf = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
-    if (shelf / given).is_dir():
-        return shelf / given
+    places = [given, shelf / given]
+    if dataset is not None and len(given.parts) == 1:
+        places.insert(1, folder_for(dataset, given.name))
+    for place in places:
+        if place.is_dir():
+            return place
+    options = [f"--dataset {dataset or 'DATASET'}"]
+    if models.is_known(str(given)):
+        options.append(f"--architecture {given}")
+    if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
+        options.append(f"--out {given if len(given.parts) > 1 else shelf / given}")
     raise TeacherError(
-        f"There is no teacher {str(folder_or_name)!r}: neither a folder of that path nor one in {shelf} "
-        f"(set {FOLDER_VARIABLE} to look elsewhere). Train it with `python -m keras_aip train-teacher …`, or "
+        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
+        f"{FOLDER_VARIABLE} to look elsewhere). Train it with `python -m keras_aip train-teacher {' '.join(options)}`, or "
         f"put a folder with {CARD_NAME} and weights there."
     )
 

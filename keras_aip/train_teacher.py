@@ -11,14 +11,14 @@ import keras
 import numpy as np
 
 from bridge.config import TrainTeacherConfig
-from bridge.datasets import FACTS, Labelled, load
+from bridge.datasets import splits_of
 from bridge.errors import ConfigError, DatasetError
 from keras_aip import models
-from keras_aip.datasets import training_batches
+from keras_aip.datasets import FACTS, Labelled, load, training_batches
 from keras_aip.evaluate import evaluate
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import ShowProgress, set_up
-from keras_aip.teachers import save_teacher
+from keras_aip.teachers import folder_for, save_teacher
 
 
 def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     """
     if config.cutout % 2:
         raise ConfigError(f"--cutout (={config.cutout}) must be even.")
-    folder = Path(config.out)
+    folder = folder_for(config.dataset, config.architecture) if config.out is None else Path(config.out)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ConfigError(f"{folder} is not empty; choose another --out or remove it.")
     try:  # now, not after the training
@@ -45,12 +45,13 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         raise ConfigError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
     set_up(config.threads, config.seed)
     train, test = _data(config)
+    assert train.labels is not None and test.labels is not None
+    classes = len(train.class_names or ()) or int(max(train.labels.max(), test.labels.max())) + 1
     facts = FACTS.get(config.dataset)
     mean, std = _statistics(config, train)
     further: dict[str, Any] = {} if config.width is None else {"width": config.width}
     model: Any = models.build(
-        config.architecture, classes=len(train.class_names or []), image_size=config.image_size,
-        mean=mean, std=std, l2=config.l2,
+        config.architecture, classes=classes, image_size=config.image_size, mean=mean, std=std, l2=config.l2,
         **further,
     )  # fmt: skip
     steps = max(1, round(len(train.images) / config.batch_size))
@@ -102,11 +103,13 @@ def _statistics(config: TrainTeacherConfig, train: Labelled) -> tuple[list[float
 def _data(config: TrainTeacherConfig) -> tuple[Labelled, Labelled]:
     """What to learn from and what to measure on."""
     path = Path(config.dataset)
-    if config.dataset in FACTS or not path.is_dir():
-        if config.dataset not in FACTS:
-            load(config.dataset)  # says what is wrong with it
-            raise DatasetError(f"{config.dataset} is one set; a teacher needs a folder with train/ and test/.")
-        where = {name: (config.dataset, name) for name in FACTS[config.dataset].splits}
+    if splits := splits_of(config.dataset):
+        where = {name: (config.dataset, name) for name in splits}
+    elif not path.is_dir():
+        load(config.dataset)  # says what is wrong with it
+        raise DatasetError(
+            f"{config.dataset} is one set; a teacher needs train and test: x_train …, or a folder of both."
+        )
     else:
         where = {name: (str(path / name), name) for name in ("train", "validation", "test") if (path / name).is_dir()}
         if (path / "val").is_dir():
@@ -120,7 +123,7 @@ def _data(config: TrainTeacherConfig) -> tuple[Labelled, Labelled]:
 
     def split(name: str) -> Labelled:
         source, part = where[name]
-        return load(source, split=part, image_size=config.image_size)
+        return load(source, split=part, image_size=config.image_size, data_dir=config.data_dir)
 
     parts, test = [split(name) for name in learned], split(held_out)
     train = parts[0]

@@ -12,6 +12,7 @@ from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import RecipeError
+from keras_aip.stream import Shard, shard_rows, stream
 
 
 class Renderer:
@@ -30,10 +31,17 @@ class Renderer:
         self._sample = tf.function(self._sample_plain, jit_compile=True)
         self._colour = tf.function(self._colour_plain, jit_compile=True)
 
+    def place(self, strategy: tf.distribute.Strategy) -> None:
+        """Keep the source on the devices of a strategy, as a variable; a constant would be sent there every step."""
+        several = strategy.num_replicas_in_sync > 1 or isinstance(strategy, tf.distribute.TPUStrategy)
+        if several and isinstance(self._pixels, tf.Tensor):
+            with strategy.scope():
+                self._pixels = tf.Variable(self._pixels, trainable=False)
+
     def __call__(self, numbers: ViewNumbers) -> tf.Tensor:
         """Numbers of one batch → float32 [batch, size, size, 3] in [0, 1], RGB."""
         numbers = ViewNumbers(*numbers)
-        image = self._sample(self._pixels, numbers.affine, numbers.frame, numbers.level)
+        image = self._sample(tf.convert_to_tensor(self._pixels), numbers.affine, numbers.frame, numbers.level)
         return self._colour(image, numbers.window, numbers.colour, numbers.tone)
 
     def _sample_plain(self, pixels: tf.Tensor, affine: tf.Tensor, frame: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
@@ -156,31 +164,35 @@ def single_image_dataset(
     return view_dataset(view_set, batch_size, start_step=start_step, render=render)
 
 
-def view_dataset(view_set: ViewSet, batch_size: int, *, start_step: int = 0, render: str = "host") -> tf.data.Dataset:
-    """`single_image_dataset` for a `ViewSet` that exists already; same arguments and result."""
+def view_dataset(
+    view_set: ViewSet, batch_size: int, *, start_step: int = 0, render: str = "host", shard: Shard = (0, 1)
+) -> tf.data.Dataset:
+    """`single_image_dataset` for a `ViewSet` that exists already; same arguments and result.
+
+    Args:
+        shard: (index, count): draw only host `index`'s rows of each step; no two hosts draw the same ones.
+    """
     if batch_size < 1:
         raise RecipeError(f"batch_size (={batch_size}) must be at least 1.")
     if render not in ("host", "device"):
         raise RecipeError(f"render (={render!r}) must be 'host' (the data set yields images) or 'device' (numbers).")
     renderer = Renderer(view_set)
-    rows = np.arange(batch_size, dtype=np.int64)
+    rows = shard_rows(batch_size, shard)
 
-    def draw(step: np.int64) -> list[np.ndarray]:
-        return list(view_set.numbers(step * batch_size + rows))
+    def draw(steps: np.ndarray) -> ViewNumbers:
+        return view_set.numbers((steps[:, None] * batch_size + rows).ravel())
 
-    example = draw(np.int64(0))
+    def finish(*numbers: tf.Tensor) -> Any:
+        return renderer(ViewNumbers(*numbers)) if render == "host" else ViewNumbers(*numbers)
 
-    def numbers(step: tf.Tensor) -> ViewNumbers:
-        drawn = tf.numpy_function(draw, [step], [array.dtype for array in example], stateful=False)
-        for tensor, array in zip(drawn, example):
-            tensor.set_shape(array.shape)
-        return ViewNumbers(*drawn)
-
-    data = tf.data.Dataset.counter(start_step).map(numbers, num_parallel_calls=1)
-    if render == "host":
-        data = data.map(renderer, num_parallel_calls=tf.data.AUTOTUNE)
-    data = data.prefetch(tf.data.AUTOTUNE)
+    few = steps_at_once(len(rows), view_set.recipe.size)
+    data = stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish).prefetch(tf.data.AUTOTUNE)
     data.steps_per_epoch = None if view_set.views is None else -(-view_set.views // batch_size)
-    data.start_step, data.batch_size = start_step, batch_size
+    data.start_step, data.batch_size, data.render = start_step, batch_size, render
     data.view_set, data.renderer = view_set, renderer
     return data
+
+
+def steps_at_once(rows: int, size: int) -> int:
+    """How many steps to draw together: half a thousand small views or half a million pixels, whichever is less."""
+    return max(1, min(512 // rows, 2**19 // (rows * size * size)))

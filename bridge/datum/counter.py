@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 # One name per independent use, so that a change in how many numbers one part draws never moves another part's.
-STREAMS = {"order": 0, "base": 1, "augmentation": 2, "mixing": 3, "teacher_training": 4}
+STREAMS = {"order": 0, "base": 1, "augmentation": 2, "mixing": 3, "teacher_training": 4, "stored_order": 5}
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -76,17 +76,18 @@ def uniforms(seed: int, stream: str, index: np.ndarray, count: int) -> np.ndarra
 
 
 @lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+def permutation(seed: int, epoch: int, size: int, stream: str = "order") -> np.ndarray:
     """The order in which pass number `epoch` visits `size` views: int64 [size], read-only.
 
-    A sort of one 64-bit key per view; 150 ms for 1.28 million, kept for the epochs at hand.
+    A sort of one 64-bit key per view; 150 ms for 1.28 million, kept for the epochs at hand. Another `stream` (a key of
+    `STREAMS`) gives orders independent of these, for what is not views.
     """
     rows = np.arange(size, dtype=np.uint64)
     counter = np.empty((4, size), dtype=np.uint64)
     counter[0] = rows
     counter[1] = np.uint64(epoch & 0xFFFFFFFF)
     counter[2] = np.uint64(epoch >> 32)
-    counter[3] = np.uint64(STREAMS["order"])
+    counter[3] = np.uint64(STREAMS[stream])
     words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
     order = np.argsort((words[0] << _SHIFT) | words[1], kind="stable")
     order.flags.writeable = False

@@ -60,28 +60,42 @@ class MixingNumbers(NamedTuple):
     weight: Any
 
 
-def mixing_numbers(mixing: Mixing, seed: int, step: int, batch: int) -> MixingNumbers:
-    """The mixing of one step: a pure function of its arguments."""
-    u = uniforms(seed, "mixing", step * 2**24 + np.arange(batch), 6)
-    shared = u[:, :1] if mixing.per == "batch" else u
+def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int) -> MixingNumbers:
+    """The mixing of one step, or of several steps one after the other: a pure function of its arguments.
+
+    Args:
+        mixing: its settings.
+        seed: 0 ≤ seed < 2**64.
+        step: number of the step, or int64 [k].
+        batch: rows per step.
+
+    Returns:
+        `MixingNumbers` of k · batch rows; no partner is in another step.
+    """
+    steps = np.atleast_1d(np.asarray(step, dtype=np.int64))
+    rows = np.arange(batch)
+    u = uniforms(seed, "mixing", (steps[:, None] * 2**24 + rows).ravel(), 6).reshape(6, len(steps), batch)
+    shared = u[:, :, :1] if mixing.per == "batch" else u
     kept = beta_quantile(shared[0], mixing.alpha)
     cut: Any = {"cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
     half = np.where(cut, 0.5 * np.sqrt(1 - kept), 0.0)  # the box keeps the image's aspect: area 1 − λ before clipping
-    box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=1)
+    box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=-1)
     weight = np.where(cut, 0.0, 1 - kept)
     if mixing.kind == "none":
         box, weight = np.zeros_like(box), np.zeros_like(weight)
     return MixingNumbers(
-        _partners(u[4], mixing.block),
-        np.broadcast_to(np.clip(box, 0, 1), (batch, 4)).astype(np.float32),
-        np.broadcast_to(weight, (batch,)).astype(np.float32),
+        _partners(u[4], mixing.block).ravel(),
+        np.broadcast_to(np.clip(box, 0, 1), (len(steps), batch, 4)).reshape(-1, 4).astype(np.float32),
+        np.broadcast_to(weight, (len(steps), batch)).ravel().astype(np.float32),
     )
 
 
 def _partners(u: np.ndarray, block: int) -> np.ndarray:
-    """A random order within each block of rows, as offsets from the own row: int32 [batch]."""
-    rows = np.arange(len(u))
-    order = np.lexsort((u, rows // block))
+    """[steps, batch] uniforms → a random order within each block of rows, as offsets from the own row: int32."""
+    steps, batch = u.shape
+    rows = np.arange(u.size).reshape(steps, batch)
+    blocks = np.arange(steps)[:, None] * batch + np.arange(batch) // block
+    order = np.lexsort((u.ravel(), blocks.ravel())).reshape(steps, batch)
     return (order - rows).astype(np.int32)
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "architecture_of",
     "build",
     "in_bfloat16",
+    "is_known",
     "load_state_dict",
     "names",
     "resnet20",
@@ -59,6 +60,11 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
 _FURTHER_ARGUMENTS = {"small_cnn": ("width",)}
 
 
+def is_known(architecture: str) -> bool:
+    """Whether :func:`build` knows an architecture of that name."""
+    return architecture in _BUILDERS or _wide(architecture) is not None
+
+
 def names() -> list[str]:
     """Return the names :func:`build` knows, besides ``wrn_<depth>_<width>`` of any valid depth and width."""
     return list(_BUILDERS)
@@ -85,7 +91,7 @@ def build(
         std: Standard deviation per channel of RGB in [0, 1], divided by inside the model.
         l2: Weight of ``sum(kernel ** 2)`` over convolutions and dense layers, added to ``model.losses``.
         dtype: Keras dtype policy (``mixed_bfloat16``, ``bfloat16``); None is float32. Logits always are.
-        **arguments: Further arguments of the architecture: ``width`` of ``small_cnn``.
+        **arguments: Further arguments of the architecture: ``width`` of ``small_cnn``, ``reference`` of wide ResNets.
 
     Raises:
         ConfigError: The name is unknown (the nearest are given), or a value cannot work.
@@ -93,9 +99,9 @@ def build(
     Example:
         >>> student = build("wrn_16_4", classes=10)  # doctest: +SKIP
     """
-    known = _FURTHER_ARGUMENTS.get(architecture, ())
-    unknown = [name for name in arguments if name not in known]
     builder = _builder(architecture)
+    known = ("reference",) if _wide(architecture) else _FURTHER_ARGUMENTS.get(architecture, ())
+    unknown = [name for name in arguments if name not in known]
     if unknown:
         everything = ("classes", "image_size", "mean", "std", "l2", "dtype", *known)
         raise ConfigError(
@@ -117,11 +123,14 @@ def architecture_of(model: Any) -> dict[str, Any] | None:
 def _builder(architecture: str) -> Callable[..., keras.Model]:
     if architecture in _BUILDERS:
         return _BUILDERS[architecture]
-    wide = re.fullmatch(r"wrn_(\d{1,4})_(\d{1,4})", str(architecture))
-    if wide:
+    if wide := _wide(architecture):
         depth, width = int(wide[1]), int(wide[2])
         return lambda **options: wrn(depth, width, **options)
     raise ConfigError(
         f"Unknown network {architecture!r}; known: {', '.join(_BUILDERS)} and wrn_<depth>_<width>."
         f"{hint(architecture, _BUILDERS)}"
     )
+
+
+def _wide(architecture: str) -> re.Match[str] | None:
+    return re.fullmatch(r"wrn_(\d{1,4})_(\d{1,4})", str(architecture))

@@ -16,6 +16,7 @@ from bridge.errors import ConfigError
 from bridge.names import hint
 
 BATCH_NORM_EPSILON = 1e-5
+KERAS_BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.9  # how much of the old statistics is kept; PyTorch calls the same thing 0.1
 DTYPES = ("float32", "mixed_bfloat16", "bfloat16", "mixed_float16", "float16")
 
@@ -99,6 +100,7 @@ class Network:
         l2: Weight of ``sum(kernel ** 2)`` over convolutions and dense layers, added to ``model.losses``.
         dtype: Keras dtype policy; None is float32. The head stays in float32 always.
         arguments: Further arguments of the architecture (``width``), recorded with it.
+        tensorflow: Pad as TensorFlow's "same" does and take Keras's own ε in BatchNorm, 1e-3: for weights trained so.
 
     Raises:
         ConfigError: A value cannot work.
@@ -113,6 +115,7 @@ class Network:
     l2: float = 0.0
     dtype: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    tensorflow: bool = False
 
     def __post_init__(self) -> None:
         whole_number("classes", self.classes, at_least=1)
@@ -155,9 +158,9 @@ class Network:
     def convolution(
         self, x: Any, filters: int, name: str, *, kernel_size: int = 3, stride: int = 1, bias: bool = False
     ) -> Any:
-        """Convolve with ``kernel_size // 2`` zeros on every side, as PyTorch does at any stride."""
+        """Convolve with ``kernel_size // 2`` zeros on every side, as PyTorch does at any stride (but `tensorflow`)."""
         padding = "same"
-        if stride > 1:
+        if stride > 1 and not self.tensorflow:
             # Keras' "same" pads right and bottom only at stride 2, which shifts the image against the twin's.
             padding = "valid"
             if kernel_size > 1:
@@ -176,9 +179,10 @@ class Network:
         )(x)
 
     def batch_norm(self, x: Any, name: str) -> Any:
-        """Normalise over the batch with PyTorch's ε and momentum."""
+        """Normalise over the batch with PyTorch's ε (but `tensorflow`) and momentum."""
+        epsilon = KERAS_BATCH_NORM_EPSILON if self.tensorflow else BATCH_NORM_EPSILON
         return keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=self.policy, name=name
+            momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, dtype=self.policy, name=name
         )(x)
 
     def relu(self, x: Any, name: str) -> Any:

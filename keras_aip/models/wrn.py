@@ -10,13 +10,15 @@ from bridge.errors import ConfigError
 from keras_aip.models.layers import Network, whole_number
 
 
-def wrn(depth: int, width: int, classes: int, **options: Any) -> keras.Model:
+def wrn(depth: int, width: int, classes: int, reference: bool = False, **options: Any) -> keras.Model:
     """Build WRN-depth-width, with the layer names of the PyTorch implementation in common use.
 
     Args:
         depth: Convolutional layers: 10, 16, 22, 28, 34, 40, … (6 for every further block per stage).
         width: How many times wider than a ResNet of that depth; channels are 16, 32 and 64 times this.
         classes: Number of logits.
+        reference: TensorFlow's "same" padding, BatchNorm ε 1e-3, and every stage's first shortcut after BatchNorm and
+            ReLU, as the reference code's checkpoints need.
         **options: ``image_size, mean, std, l2, dtype`` as in :func:`keras_aip.models.build`.
 
     Returns:
@@ -32,7 +34,11 @@ def wrn(depth: int, width: int, classes: int, **options: Any) -> keras.Model:
             f"There is no wide ResNet of depth {depth}: depth must be 6 n + 4 with n of at least 1. "
             f"The nearest are wrn_{below}_{width} and wrn_{below + 6}_{width}."
         )
-    net = Network(f"wrn_{depth}_{width}", classes, smallest=8, **options)
+    if not isinstance(reference, bool):
+        raise ConfigError(f"reference={reference!r} must be true or false.")
+    # Recorded only where it is on: otherwise the network is the one it has always been.
+    arguments = {"reference": True} if reference else {}
+    net = Network(f"wrn_{depth}_{width}", classes, smallest=8, arguments=arguments, tensorflow=reference, **options)
     inputs = net.inputs()
     x = net.convolution(net.normalise(inputs), 16, "conv1")
     channels = 16
@@ -53,6 +59,8 @@ def _block(net: Network, x: Any, channels: int, filters: int, stride: int, name:
     y = net.convolution(y, filters, f"{name}.conv2")
     if channels != filters:
         x = net.convolution(active, filters, f"{name}.convShortcut", kernel_size=1, stride=stride)
+    elif net.tensorflow and name.endswith(".0"):
+        x = active  # at width 1, where the first stage has 16 channels already
     return net.add(x, y, f"{name}.add")
 
 

@@ -21,6 +21,7 @@ ONLY_KERAS = {
     "optimizers": "comes with the PyTorch trainer",
     "run": "comes with the PyTorch trainer",
     "distill": "comes with the PyTorch trainer",
+    "sweep": "comes with the PyTorch trainer",
     "train_teacher": "comes with the PyTorch trainer",
     "demo": "one demonstration is enough",
     "cli": "comes with the PyTorch trainer",

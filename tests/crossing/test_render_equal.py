@@ -110,7 +110,8 @@ def test_device_numbers_rendered_are_the_images_of_the_host():
     images = single_image_dataset("sklearn:china.jpg", **options)
     numbers = single_image_dataset("sklearn:china.jpg", render="device", **options)
     for image, drawn in zip(images.take(3), numbers.take(3)):
-        assert np.array_equal(image, numbers.renderer(drawn))
+        # the host draws several steps at once, and XLA adds up otherwise for another number of rows
+        assert np.allclose(image, numbers.renderer(drawn), rtol=0, atol=2e-6)
 
 
 def test_the_data_set_shows_samples_in_the_order_of_their_numbers():

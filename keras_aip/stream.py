@@ -1,0 +1,72 @@
+"""Endless `tf.data` pipelines whose every step is a pure function of its number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bridge.errors import ConfigError
+
+Shard = tuple[int, int]
+
+
+def stream(
+    draw: Callable[[np.ndarray], Sequence[np.ndarray]],
+    rows: int,
+    *,
+    start_step: int = 0,
+    at_once: int = 1,
+    finish: Callable[..., Any] | None = None,
+) -> tf.data.Dataset:
+    """Steps `start_step`, `start_step` + 1, … drawn by NumPy.
+
+    Args:
+        draw: int64 [k] step numbers → arrays [k · rows, …], always of the same shapes for the same k.
+        rows: per step.
+        at_once: how many steps are drawn by one call, because every call into NumPy costs as much as a few dozen
+            rows. Calls begin at multiples of it whatever `start_step` is, so that a row is always computed in the same
+            company and comes out the same to the last bit.
+        finish: what is done in TensorFlow with the tensors of one call, such as rendering.
+
+    Returns:
+        A data set of tensors [rows, …], in the structure `finish` gives (else a tuple).
+    """
+    example = draw(np.arange(at_once))
+
+    def call(number: tf.Tensor) -> Any:
+        drawn = tf.numpy_function(
+            lambda first: list(draw(first * at_once + np.arange(at_once))),
+            [number],
+            [array.dtype for array in example],
+            stateful=False,
+        )
+        for tensor, array in zip(drawn, example):
+            tensor.set_shape(array.shape)
+        return tuple(drawn)
+
+    def by_step(*tensors: Any) -> Any:
+        structure = tensors if len(tensors) > 1 else tensors[0]
+        return tf.nest.map_structure(lambda t: tf.reshape(t, [at_once, rows, *t.shape[1:]]), structure)
+
+    data = tf.data.Dataset.counter(start_step // at_once).map(call, num_parallel_calls=1)
+    if finish is not None:
+        data = data.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return data.map(by_step).unbatch().skip(start_step % at_once)
+
+
+def shard_rows(batch_size: int, shard: Shard) -> np.ndarray:
+    """The rows of each step that host `shard[0]` of `shard[1]` draws: int64 [batch_size / hosts].
+
+    Raises:
+        ConfigError: the rows cannot be shared out evenly.
+    """
+    index, count = shard
+    if not 0 <= index < count:
+        raise ConfigError(f"shard (={shard}) must be (index, count) with 0 ≤ index < count.")
+    if batch_size % count:
+        raise ConfigError(f"batch_size (={batch_size}) must be a multiple of the {count} hosts that share it.")
+    share = batch_size // count
+    return np.arange(index * share, (index + 1) * share)

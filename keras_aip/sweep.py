@@ -1,0 +1,52 @@
+"""The `sweep` command: what this backend can refuse before a grid of distillations starts."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import tensorflow as tf
+
+from bridge.config import DistillConfig, SweepConfig
+from bridge.errors import ConfigError
+from bridge.sweep import Outcome
+from bridge.sweep import sweep as run_sweep
+from keras_aip.distill import make_student
+from keras_aip.distiller import Distiller
+from keras_aip.teachers import Teacher, load_teacher
+
+
+def sweep(config: SweepConfig) -> list[Outcome]:
+    """Run or resume a sweep, every run by `python -m keras_aip distill` in a process of its own.
+
+    Args:
+        config: resolved options.
+
+    Returns:
+        What became of every run.
+
+    Raises:
+        AipError: of the kind that names what is wrong; a RunError if some of the runs failed.
+    """
+    # This process only looks on: memory it took on an accelerator would be missing in the runs.
+    with contextlib.suppress(RuntimeError):  # TensorFlow has begun in this process
+        tf.config.set_visible_devices([], "GPU")
+    teachers: dict[str, Teacher] = {}
+    seen: set[tuple[Any, ...]] = set()
+
+    def inspect(run: DistillConfig) -> dict[str, str | None]:
+        name = str(run.teacher)
+        if name not in teachers:
+            teachers[name] = load_teacher(name)
+        teacher = teachers[name]
+        if run.views is None and run.steps_per_epoch is None and not run.smoke:
+            raise ConfigError("Endless views (views None) need steps_per_epoch.")
+        what = (name, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
+        if what not in seen:
+            seen.add(what)
+            size = run.image_size or (teacher.input_size[0] if teacher.input_size else 32)
+            student = make_student(run, teacher.classes or 0, size)
+            Distiller(student, teacher, run.temperature, run.loss, run.mixing)
+        return {f"teacher {name}": teacher.digest}
+
+    return run_sweep(config, "keras_aip", inspect)

@@ -1,0 +1,395 @@
+"""A grid of distillations without any framework: the grid, its table and picture, resuming, killing."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from bridge.config import DistillConfig, SweepConfig, check, read_yaml, updated
+from bridge.errors import ConfigError, RunError, TeacherError
+from bridge.presets import PRESETS, preset_options
+from bridge.shell import Command, parse
+from bridge.sweep import Outcome, sweep
+from bridge.sweep.grid import axes_of, base_options, described, grid
+from bridge.sweep.plots import picture
+from bridge.sweep.results import csv_text, table_text
+from tests.conftest import ROOT
+
+# A program whose `distill` keeps a run folder as the real ones do, and learns nothing: three steps, a state after
+# each. With temperature 13 it fails; with temperature 99 it never ends.
+PROGRAM = """
+import dataclasses, os, sys, time
+import numpy as np
+from bridge.config import DistillConfig, SweepConfig
+from bridge.errors import RunError
+from bridge.runs import RunFolder
+from bridge.shell import Command, main
+from bridge.sweep import sweep
+
+def distill(config):
+    with RunFolder.start(config.out, dataclasses.asdict(config), {"temperature": config.temperature}, {},
+                         resume=config.resume) as run:
+        state = run.load_state()
+        (run.path / "pid").write_text(str(os.getpid()))
+        for step in range(0 if state is None else state.step, 3):
+            run.save_state(step + 1, {"w": np.zeros(1)})
+            while config.temperature == 99 and not (run.path.parent / "go").exists():
+                time.sleep(0.05)
+        if config.temperature == 13 and not (run.path.parent / "mended").exists():
+            raise RunError("The loss became nan. Lower it.")
+        run.write_result({"student_top1": 0.9 - config.temperature / 1000 + config.seed / 100, "teacher_top1": 0.99,
+                          "dataset": "digits", "n": 500, "agreement": 0.5, "resumed": state is not None})
+
+def sweep_it(config):
+    sweep(config, "tiny_program", lambda run: {})
+
+COMMANDS = {"distill": Command(DistillConfig, distill, {}, {}), "sweep": Command(SweepConfig, sweep_it, {}, {})}
+if __name__ == "__main__":
+    sys.exit(main("tiny-program", "", COMMANDS))
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """The line of `tiny_program sweep` over temperatures, as a function of them and further words."""
+    (tmp_path / "tiny_program.py").write_text(PROGRAM)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+
+    def line(temperatures, *more):
+        out = ["--out", str(tmp_path / "s")]
+        here = ["--teacher", str(tmp_path), "--image", "control:constant", "--vary", f"temperature={temperatures}"]
+        return [sys.executable, "-m", "tiny_program", "sweep", *out, *here, "--seeds", "1", *more]
+
+    return line
+
+
+def run(line):
+    return subprocess.run(line, capture_output=True, text=True, timeout=60)
+
+
+def rows_of(folder):
+    return {row["run"]: row for row in csv.DictReader(io.StringIO((folder / "sweep.csv").read_text()))}
+
+
+def grid_of(seeds=1, base=None, **vary):
+    config = SweepConfig(vary=vary)  # type: ignore[arg-type]
+    axes = axes_of(config)
+    return axes, grid(base or DistillConfig(image="a.jpg", teacher="t"), axes, seeds)
+
+
+def finished(run, accuracy, **more):
+    return Outcome(run, {"student_top1": accuracy, "teacher_top1": 0.99, "dataset": "digits", "n": 500, **more})
+
+
+# -- the grid ----------------------------------------------------------------------------------------------------------
+
+
+def test_grid_is_every_combination_with_every_seed_and_values_have_the_options_types():
+    _, runs = grid_of(2, temperature=[1, 4], views=["None", 100], tau_squared=["true"])
+    assert [(r.config.temperature, r.config.views, r.config.seed) for r in runs[:5]] == [
+        *((1.0, None, 0), (1.0, None, 1), (1.0, 100, 0), (1.0, 100, 1), (4.0, None, 0)),
+    ]
+    assert len(runs) == 8 and all(r.config.tau_squared is True for r in runs)
+    assert runs[0].name == "temperature=1_views=None_tau_squared=true_seed=0"
+    assert runs[3].label == "temperature=1 views=100 tau_squared=true seed=1"
+
+
+def test_seeds_begin_at_the_base_options_seed():
+    _, runs = grid_of(2, DistillConfig(seed=7), temperature=[1])
+    assert [r.seed for r in runs] == [7, 8] == [r.config.seed for r in runs]
+
+
+def test_a_shell_line_a_file_and_a_preset_say_the_same(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("vary: {temperature: [1, 4], image: ['a, b.jpg', c.jpg]}\ndistill: {learning-rate: 1e-3}\n")
+    by_file = updated(SweepConfig(), read_yaml(file), "file")
+    by_line = SweepConfig(vary=("temperature=1,4", "image=['a, b.jpg', c.jpg]"), set=("learning-rate=1e-3",))
+    for config in (by_file, by_line):
+        check(config)
+        assert [axis.values for axis in axes_of(config)] == [(1.0, 4.0), ("a, b.jpg", "c.jpg")]
+        assert base_options(config).learning_rate == 0.001
+
+
+def test_base_options_come_from_preset_then_distill_then_set():
+    config = updated(SweepConfig(), preset_options("fast-digits", "sweep"), "preset")
+    config = updated(config, {"distill": {"epochs": 5, "batch_size": 8}, "set": ("epochs=2",), "threads": 1}, "more")
+    base = base_options(config)
+    assert (base.epochs, base.batch_size, base.threads, base.optimizer) == (2, 8, 1, "adamw")
+    assert base.preset == "fast-digits"
+
+
+def test_distill_options_of_a_file_are_added_to_those_of_the_preset():
+    config = updated(SweepConfig(distill={"epochs": 5, "l2": 0.1}), {"distill": {"epochs": 2}}, "file")
+    assert config.distill == {"epochs": 2, "l2": 0.1}
+
+
+def test_the_command_line_takes_several_options_after_one_vary():
+    words = ["--vary", "temperature=1,2", "loss=kl,dist", "--set", "epochs=3", "batch_size=8", "--seeds", "2"]
+    config = parse("p", "sweep", Command(SweepConfig, print, {"seeds": 1}, {}), words)
+    assert config.vary == ("temperature=1,2", "loss=kl,dist") and config.set == ("epochs=3", "batch_size=8")
+    assert parse("p", "sweep", Command(SweepConfig, print, {"seeds": 1}, {}), [*words, "--smoke"]).seeds == 1
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        (SweepConfig(), ["--vary temperature=1,2"]),
+        (SweepConfig(vary=("tempature=1,2",)), ["Did you mean 'temperature'"]),
+        (SweepConfig(vary=("temperature",)), ["OPTION=VALUE"]),
+        (SweepConfig(vary=("temperature=1,,2",)), ["empty value"]),
+        (SweepConfig(vary=("temperature=1,1.0",)), ["twice"]),
+        (SweepConfig(vary=("temperature=1", "temperature=2")), ["twice"]),
+        (SweepConfig(vary=("temperature=[1, 2",)), ["YAML"]),
+        (SweepConfig(vary=("seed=1,2",)), ["--seeds"]),
+        (SweepConfig(vary=("out=a,b",)), ["--out"]),
+        (SweepConfig(vary=("temperature=1,0",)), ["temperature=0", "positive"]),
+        (SweepConfig(vary=("temperature=1,hot",)), ["hot", "float"]),
+        (SweepConfig(vary=("mixing=cutmix,cutmx",)), ["cutmx", "mixup"]),
+        (SweepConfig(vary=("optimizer=adam,adamw",), set=("weight_decay=0.1",)), ["optimizer=adam", "adamw"]),
+        (SweepConfig(vary=("temperature=1,2",), set=("epoch=3",)), ["Did you mean 'epochs'"]),
+        (SweepConfig(vary=("temperature=1,2",), set=("epochs",)), ["OPTION=VALUE"]),
+        (SweepConfig(vary=("temperature=1,2",), set=("preset=x",)), ["--distill-preset"]),
+        (SweepConfig(vary=("temperature=1,2",), distill={"learningrate": 3}), ["Did you mean 'learning_rate'"]),
+        (SweepConfig(vary=("temperature=1,2",), distill_preset="fast-digit"), ["Did you mean 'fast-digits'"]),
+        (SweepConfig(vary=("image=a,b",), image="c"), ["--image c", "contradict"]),
+        (SweepConfig(vary=("temperature=1,2",), seeds=100_000), ["200,000"]),
+    ],
+)
+def test_what_makes_no_sense_is_named_before_anything_runs(config, words):
+    with pytest.raises(ConfigError) as refused:
+        grid(base_options(config), axes_of(config), config.seeds)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_a_wrong_type_in_a_file_is_named():
+    for values in ({"vary": 3}, {"vary": [3]}, {"distill": ["a"]}, {"seeds": 0}):
+        with pytest.raises(ConfigError, match="--(vary|distill|seeds)"):
+            check(updated(SweepConfig(), values, "file"))
+
+
+def test_names_are_short_different_and_fit_for_a_file_system():
+    long = [f"/home/somebody/{'x' * 80}/{name}.jpg" for name in ("a" * 90, "A" * 90)]
+    axes, runs = grid_of(image=["one/p.jpg", "two/p.jpg", "q?.jpg", "Q*.jpg", *long], loss=["kl", "dist"])
+    assert axes[0].labels[:3] == ("one/p.jpg", "two/p.jpg", "q?.jpg")
+    names = [r.name.lower() for r in runs]
+    assert len(set(names)) == 12 and max(map(len, names)) <= 150
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789=_+.-") for name in names)
+
+
+def test_smoke_keeps_at_most_four_combinations():
+    config = SweepConfig(vary=("temperature=1,2,4", "loss=kl,l1,dist", "mixing=none,both"), smoke=True)
+    assert [len(axis.values) for axis in axes_of(config)] == [2, 2, 1]
+
+
+def test_what_identifies_a_sweep_are_the_options_that_differ_from_the_defaults():
+    assert described(DistillConfig(epochs=3, out="x", threads=4, seed=1)) == {"epochs": 3}
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "sweep" in preset.options])
+def test_presets_of_sweeps_are_grids_over_presets_that_exist(name):
+    config = updated(SweepConfig(preset=name), preset_options(name, "sweep"), name)
+    axes, base = axes_of(config), base_options(config)
+    assert config.distill_preset in PRESETS and len(grid(base, axes, 3)) == 3 * len(axes[0].values) > 3
+    assert set(PRESETS[name].published) <= set(axes[0].labels)
+
+
+# -- table and picture -------------------------------------------------------------------------------------------------
+
+
+def test_table_has_median_and_spread_and_names_what_failed_or_waits():
+    axes, runs = grid_of(3, loss=["kl", "dist"], temperature=[1, 10])
+    outcomes = [finished(r, accuracy) for r, accuracy in zip(runs, (0.9, 0.5, 0.8, 0.7, 0.75, 0.71))]
+    outcomes += [Outcome(runs[6], error="out of | luck"), *(finished(r, 0.6) for r in runs[7:9])]
+    outcomes += [Outcome(r) for r in runs[9:]]
+    table = table_text(axes, outcomes, {})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert cells[0][:5] == ["loss", "temperature", "Student top-1", "min–max", "seeds"]
+    assert [row[:5] for row in cells[2:]] == [
+        ["kl", "1", "**80.0 %**", "50.0–90.0 %", "3"],
+        ["kl", "10", "**71.0 %**", "70.0–75.0 %", "3"],
+        ["dist", "1", "**60.0 %**", "60.0–60.0 %", "2 of 3"],
+        ["dist", "10", "–", "–", "0 of 3"],
+    ]
+    assert "- loss=dist temperature=1 seed=0: out of | luck" in table and "3 of 12 runs" in table
+    assert "on digits (n = 500)" in table
+
+
+def test_papers_figures_stand_in_a_column_of_their_own():
+    axes, runs = grid_of(image=["control:noise", "mine.jpg"])
+    table = table_text(axes, [finished(r, 0.5) for r in runs], {"control:noise": 0.693})
+    assert "| paper" in table and "69.3 %" in table.splitlines()[4] and table.splitlines()[5].endswith("–      |")
+    assert "paper" not in table_text(axes, [finished(r, 0.5) for r in runs], {})
+
+
+def test_csv_has_a_row_per_run_with_everything_measured():
+    axes, runs = grid_of(2, views=[100, "None"])
+    outcomes = [finished(runs[0], 0.5, kl=0.25), Outcome(runs[1], error='a "quoted", error'), *map(Outcome, runs[2:])]
+    rows = list(csv.DictReader(io.StringIO(csv_text(axes, outcomes))))
+    assert [row["state"] for row in rows] == ["finished", "failed", "waiting", "waiting"]
+    assert (rows[0]["views"], rows[0]["student_top1"], rows[0]["kl"], rows[0]["student_top5"]) == ("100", "0.5", "0.25", "")
+    assert rows[1]["error"] == 'a "quoted", error' and rows[2]["views"] == "None" and rows[1]["seed"] == "1"
+
+
+def pixels(axes, outcomes, published=None):
+    return np.asarray(Image.open(io.BytesIO(picture(axes, outcomes, published or {}))).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "vary",
+    [
+        {"temperature": [8]},
+        {"temperature": [0.5, 1, 8, 64]},
+        {"image": [f"a-rather-long-name-of-a-photograph-number-{k:02d}.jpg" for k in range(12)]},
+        {"temperature": [1, 8], "loss": ["kl", "dist"]},
+        {"student": ["a", "b"], "loss": ["kl", "dist"]},
+        {"temperature": [1, 8], "loss": ["kl", "dist"], "mixing": ["both", "none"]},
+    ],
+)
+def test_any_grid_makes_a_picture_also_of_failures_alone(vary):
+    axes, runs = grid_of(2, **vary)
+    whole = pixels(axes, [finished(r, 0.5 + 0.01 * number) for number, r in enumerate(runs)])
+    failed = pixels(axes, [Outcome(r, error="no") for r in runs])
+    blue = (np.abs(whole.astype(int) - [0x00, 0x72, 0xB2]).sum(-1) < 30).mean()
+    assert min(whole.shape[:2]) > 200 and whole.std() > 5 and failed.std() > 1
+    if len(vary) != 2 or "temperature" in vary:  # a map has other colours
+        assert blue > 0.0005
+
+
+def test_numbers_that_span_more_than_a_factor_of_ten_get_a_logarithmic_axis():
+    from matplotlib.figure import Figure
+
+    from bridge.sweep.plots import _numeric_scale
+
+    for values, scale in (([1, 2, 8], "linear"), ([0.1, 1, 8], "log"), ([0, 1, 100], "linear")):
+        panel = Figure().subplots()
+        _numeric_scale(panel, grid_of(l2=values)[0][0])
+        assert panel.get_xscale() == scale
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == [f"{value:g}" for value in values]
+
+
+# -- running it --------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_goes_on_after_a_failure_and_tries_it_again_when_resumed(program, tmp_path):
+    out = tmp_path / "s"
+    first = run(program("1,13,4"))
+    assert first.returncode == 2 and "Traceback" not in first.stderr, first.stderr
+    assert "1 of 3 runs failed: temperature=13_seed=0" in first.stderr and "A sweep of 3 runs" in first.stdout
+    assert "run 2 of 3: temperature=13 seed=0, about" in first.stderr
+    rows = rows_of(out)
+    assert [row["state"] for row in rows.values()] == ["finished", "failed", "finished"]
+    assert rows["temperature=13_seed=0"]["error"].startswith("The loss became nan. Lower it. (log: ")
+    assert "The loss became nan" in (out / "table.md").read_text() and (out / "sweep.png").exists()
+
+    refused = run(program("1,13,4"))
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+    for line, words in (
+        (program("1,13", "--resume"), ["vary temperature", "[1.0, 13.0, 4.0]", "[1.0, 13.0]"]),
+        (program("1,13,4", "--set", "epochs=3", "--resume"), ["epochs", "3"]),
+        (program("1,13,4", "--seeds", "2", "--resume"), ["seeds was [0] and is now [0, 1]"]),
+        (program("1,13,4", "--image", "control:noise", "--resume"), ["control:noise"]),
+    ):
+        changed = run(line)
+        assert changed.returncode == 2 and all(word in changed.stderr for word in words), changed.stderr
+    before = (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns
+    (out / "runs" / "mended").touch()
+    again = run([*program("")[:6], "--resume"])  # the options come from the sweep itself
+    assert again.returncode == 0 and "2 are finished already" in again.stdout, again.stderr
+    assert again.stderr.count("run ") == 1
+    assert (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns == before
+    assert {row["state"] for row in rows_of(out).values()} == {"finished"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_sweep_that_is_stopped_takes_its_run_along_and_goes_on_from_its_state(program, tmp_path, how):
+    out = tmp_path / "s"
+    process = subprocess.Popen(program("1,99"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    second = out / "runs" / "temperature=99_seed=0"
+    deadline = time.monotonic() + 60
+    while not list(second.glob("state/state-*.npz")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child = int((second / "pid").read_text())
+    before = (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns
+    os.kill(process.pid, how)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+    assert how == signal.SIGKILL or ("--resume" in errors and "Traceback" not in errors)
+    deadline = time.monotonic() + 10
+    while is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not is_alive(child)
+    assert [row["state"] for row in rows_of(out).values()] == ["finished", "waiting"]
+
+    (out / "runs" / "go").touch()
+    resumed = run(program("1,99", "--resume"))
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((second / "result.json").read_text())["resumed"] is True
+    assert (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns == before
+
+
+def is_alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{process}/stat") as file:  # one nobody has waited for yet has ended all the same
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_run_without_its_first_file_is_begun_anew(program, tmp_path):
+    (tmp_path / "s").mkdir()
+    assert run(program("1")).returncode == 0
+    folder = tmp_path / "s" / "runs" / "temperature=1_seed=0"
+    for name in ("result.json", "run.json", "config.yaml", "pid"):
+        (folder / name).unlink()
+    for state in (folder / "state").iterdir():
+        state.unlink()
+    (folder / "state").rmdir()  # killed between making the folder and writing into it: only the lock is there
+    again = run(program("1", "--resume"))
+    assert again.returncode == 0, again.stderr
+    assert yaml.safe_load((folder / "config.yaml").read_text())["temperature"] == 1
+
+
+def test_missing_teachers_images_and_sets_are_named_before_anything_runs(tmp_path):
+    def asked(**options):
+        defaults = {"vary": ("temperature=1,2",), "image": "control:noise", "teacher": str(tmp_path)}
+        config = SweepConfig(**{**defaults, "out": str(tmp_path / "s"), **options})
+        with pytest.raises(Exception) as refused:
+            sweep(config, "keras_aip", inspect)
+        assert not (tmp_path / "s").exists()
+        return str(refused.value)
+
+    def inspect(run):
+        if not os.path.isdir(run.teacher):
+            raise TeacherError(f"There is no teacher {run.teacher!r}.")
+        return {}
+
+    line = "python -m keras_aip train-teacher --preset fast-digits --out"
+    assert f"{line} teachers/digits" in asked(distill_preset="fast-digits", teacher=None)
+    assert f"{line} nowhere/t" in asked(distill_preset="fast-digits", teacher="nowhere/t")
+    assert "--teacher FOLDER" in asked(teacher=None)
+    assert "--image FILE" in asked(image=None)
+    assert "nowhere.jpg" in asked(image="nowhere.jpg")
+    assert "nowhere.jpg" in asked(image=None, vary=("image=control:noise,nowhere.jpg",))
+    assert "nowhere/set" in asked(set=("dataset=nowhere/set",))
+
+
+def test_only_one_sweep_at_a_time_works_in_a_folder(tmp_path):
+    from bridge.runs import RunFolder
+
+    with (
+        RunFolder.start(tmp_path / "s", {}, {}, {}),
+        pytest.raises(RunError, match="Another process"),
+    ):
+        config = SweepConfig(vary=("temperature=1",), image="control:noise", teacher=str(tmp_path), resume=True)
+        sweep(updated(config, {"out": str(tmp_path / "s")}, "test"), "tiny_program", lambda run: {})
