@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_TICK = 0.5  # seconds
+_TICK, _GRACE = 0.5, 10.0  # seconds
 
 
 def run_child(module: str, words: Sequence[str], log: Path, on_tick: Callable[[], None]) -> int:
@@ -47,7 +47,11 @@ def run_child(module: str, words: Sequence[str], log: Path, on_tick: Callable[[]
             assert process.stdin is not None
             with contextlib.suppress(OSError):
                 process.stdin.close()
-            process.wait()
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:  # too busy to look at its pipe
+                process.kill()
+                process.wait()
 
 
 def last_line(log: Path) -> str:

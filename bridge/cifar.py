@@ -157,7 +157,8 @@ def _contents(path: Path, layout: Layout, files: Sequence[str], count: int) -> I
                 if not left:
                     return
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}): damaged or only partly there. {_AGAIN}") from error
+        first = str(error).partition("\n")[0].rstrip(":")
+        raise DatasetError(f"{path} cannot be read ({first}): damaged or only partly there. {_AGAIN}") from error
 
 
 def _check_size(size: int, layout: Layout, count: int, where: str) -> None:
@@ -237,8 +238,11 @@ _STAND_INS: dict[tuple[str, str], type] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, text and byte arrays; whatever else a file names is refused."""
+class _Unpickler(pickle._Unpickler):
+    """Builds dictionaries, lists, numbers, text and byte arrays; whatever else a file names is refused.
+
+    By Python's own implementation: the one in C takes as much memory as a damaged file tells it to.
+    """
 
     def __init__(self, content: bytes, where: str) -> None:
         # As bytes: Python 2 wrote the pixels as text.

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -115,6 +115,8 @@ class DistillConfig(ViewOptions, Common):
     """Precision of the frozen teacher."""
     render: Literal["host", "device"] = "host"
     """Where views are drawn."""
+    store_teacher: str | None = None
+    """Folder for the teacher's answers: it answers the first epoch's views once; later epochs, students reuse them."""
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu", "auto"] = "auto"
     """Over which devices: one, all GPUs, the hosts of $TF_CONFIG, a TPU, or what is there."""
     steps_per_execution: int = 1
@@ -211,7 +213,7 @@ class SweepConfig(Common):
     """What to vary: OPTION=VALUE,VALUE,… for one or more options of `distill`, such as temperature=1,2,4,8."""
     set: tuple[str, ...] = ()
     """OPTION=VALUE for options of `distill` that are the same in all runs, such as epochs=3."""
-    distill: Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    distill: Suppress[Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     """What `set` is on the command line, for presets and --config files."""
     distill_preset: str | None = None
     """The preset all runs start from."""

@@ -19,12 +19,32 @@ class Preset:
     Attributes:
         about: one sentence, with the source of the values.
         options: command → option → value; keys are those of `bridge.config`.
-        published: the paper's result, if it has one; never a result of ours.
+        published: the paper's result, if it has one, under the names of `result.json`, fractions in [0, 1] (of a sweep:
+            under the labels of the values varied); never a result of ours.
     """
 
     about: str
     options: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, float] = field(default_factory=dict)
+
+
+def _paper_cifar(dataset: str, student_top1: float) -> Preset:
+    # Epochs, batch and optimizer of the paper's teachers were not found: those of "train-teacher" are ours.
+    return Preset(
+        f"{dataset}, WRN-40-4 → WRN-16-4, one image (reference code; of its teachers only the augmentation is known)",
+        {
+            "train-teacher": dict(
+                dataset=dataset, architecture="wrn_40_4", hold_out=False, image_size=32, flip=True, pad=4, cutout=16,
+                epochs=200, batch_size=128, learning_rate=3e-3, weight_decay=1e-2,
+            ),
+            "distill": dict(
+                dataset=dataset, teacher="wrn_40_4", student="wrn_16_4", image_size=32, recipe="cifar", views=50_000,
+                mixing="cutmix", mixing_alpha=0.25, mixing_per="batch", temperature=8.0, tau_squared=False, loss="kl",
+                batch_size=512, epochs=1000, optimizer="adam", learning_rate=1e-3, schedule="constant",
+            ),
+        },
+        {"student_top1": student_top1},
+    )  # fmt: skip
 
 
 PRESETS: dict[str, Preset] = {
@@ -43,8 +63,10 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
+    "paper-cifar10": _paper_cifar("cifar10", 0.9414),
+    "paper-cifar100": _paper_cifar("cifar100", 0.7380),
     "sweep-sources": Preset(
-        "which source: two photographs, noise and a constant, on the digits (ours, after the paper's by-image ablation)",
+        "which source: photographs, noise or a constant, on the digits (ours, after the paper's ablation by image)",
         {"sweep": dict(
             distill_preset="fast-digits",
             vary=dict(image=["sklearn:china.jpg", "sklearn:flower.jpg", "control:noise", "control:constant"]),

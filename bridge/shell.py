@@ -16,7 +16,7 @@ from typing import Any
 from bridge.config import check, read_yaml, updated
 from bridge.errors import AipError
 from bridge.names import hint
-from bridge.presets import PRESETS, preset_options
+from bridge.presets import PRESETS, Preset, preset_options
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,15 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 def _usage(program: str, about: str, commands: Mapping[str, Command]) -> str:
     width = max(map(len, commands))
     lines = [f"  {name:<{width}}  {(command.config.__doc__ or '').strip()}" for name, command in commands.items()]
-    presets = [f"  {name:<{width}}  {preset.about}" for name, preset in PRESETS.items()]
+    width = max(map(len, PRESETS))
+    presets = [f"  {name:<{width}}  {_with_published(preset)}" for name, preset in PRESETS.items()]
     usage = [about, "", f"usage: {program} COMMAND [OPTIONS]", "", *lines, "", "--preset NAME:", *presets]
     return "\n".join([*usage, "", f"{program} COMMAND --help"])
+
+
+def _with_published(preset: Preset) -> str:
+    figure = preset.published.get("student_top1")
+    return preset.about if figure is None else f"{preset.about}; the paper: {figure:.2%}"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -32,6 +32,7 @@ from keras_aip.run import (
     same_on_all_hosts,
     set_up,
 )
+from keras_aip.stored import answered
 from keras_aip.strategy import strategy as make_strategy
 from keras_aip.teachers import Teacher, load_teacher, save_teacher
 from keras_aip.views import view_dataset
@@ -82,12 +83,14 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             if isinstance(run, RunFolder):
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
+        if config.store_teacher is not None:
+            ask_once(config, distiller, data, steps)
         progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step // steps)
         callbacks = [SaveRun(run, steps), *([progress] if isinstance(run, RunFolder) else [])]
         try:
             distiller.fit(
                 data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
-                callbacks=callbacks,
+                store_teacher=config.store_teacher, callbacks=callbacks,
             )  # fmt: skip
         except tf.errors.UnavailableError as error:
             raise RunError("Another host was lost. Start all of them again, with --resume.") from error
@@ -102,6 +105,29 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         if not isinstance(run, RunFolder):
             return {}
         return finish(run, config, distiller, view_set, test, config.epochs * steps)
+
+
+def ask_once(config: DistillConfig, distiller: Distiller, data: tf.data.Dataset, steps: int) -> None:
+    """Let the teacher answer the views of one epoch, as far as it has not, and show how far it is."""
+    progress = ShowProgress("asking the teacher", 1, steps, config.batch_size)
+    progress.on_train_begin()
+    progress.on_epoch_begin(0)
+    asked = []
+
+    def done(step: int) -> None:
+        asked.append(step)
+        progress.on_train_batch_begin(step)
+
+    try:
+        with distiller.distribute_strategy.scope():
+            answered(
+                str(config.store_teacher), distiller.teacher, data, distiller.mixing, config.seed, steps,
+                progress=done,
+            )  # fmt: skip
+        if asked:
+            progress.on_epoch_end(0)
+    finally:
+        progress.close()
 
 
 def start_run(config: DistillConfig, distiller: Distiller, view_set: ViewSet) -> RunFolder | FollowedRun:
@@ -160,6 +186,7 @@ def fingerprint(config: DistillConfig, distiller: Distiller, view_set: ViewSet) 
         "datum": view_set.source.sha256,
         "recipe": view_set.recipe.digest,
         "mixing": dataclasses.asdict(distiller.mixing),
+        "fixed_views": config.store_teacher is not None,
         "world_size": distiller.distribute_strategy.num_replicas_in_sync,
         **learning,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,9 +15,10 @@ from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.datum.views import ViewNumbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from keras_aip import compat, losses
-from keras_aip.feed import feed
+from keras_aip.feed import Stored, feed
 from keras_aip.feed import steps_per_epoch as steps_in
 from keras_aip.mixing import mix
+from keras_aip.stored import answered, replay
 from keras_aip.teachers import Teacher
 
 
@@ -131,10 +133,11 @@ class Distiller(keras.Model):
         """One step on one replica's share of the batch.
 
         Args:
-            data: "views": float32 [batch, height, width, 3] in [0, 1], or `ViewNumbers`; "mixing": `MixingNumbers`.
+            data: "views": float32 [batch, height, width, 3] in [0, 1], or `ViewNumbers`; "mixing": `MixingNumbers`;
+                with stored answers also "teacher": float32 [batch, classes].
         """
         images = mix(self._render(data["views"]), MixingNumbers(*data["mixing"]))
-        teacher_logits = self.teacher(images)
+        teacher_logits = data["teacher"] if "teacher" in data else self.teacher(images)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
             student_logits = tf.cast(self.student(images, training=True), tf.float32)
@@ -188,6 +191,7 @@ class Distiller(keras.Model):
         *,
         steps_per_epoch: int | None = None,
         initial_epoch: int = 0,
+        store_teacher: str | Path | None = None,
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
@@ -199,6 +203,9 @@ class Distiller(keras.Model):
             epochs: up to which epoch to train.
             steps_per_epoch: default: what the data set carries (`single_image_dataset`), or its own length.
             initial_epoch: the epoch to begin with, when resuming; the data set must begin at that step too.
+            store_teacher: a folder for the teacher's answers. The views of the first epoch are then shown again in
+                every epoch, in another order, and the teacher answers each once, for this and all later students.
+                Faster, and less accurate than ever new views.
             callbacks, verbose: as in Keras.
 
         Returns:
@@ -233,7 +240,12 @@ class Distiller(keras.Model):
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
         self._check_shares(tf.nest.flatten(views.element_spec)[0].shape)
         self.check(self._render(first))
-        data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy)
+        stored = None
+        if store_teacher is not None:
+            with self.distribute_strategy.scope():
+                store = answered(store_teacher, self.teacher, views, self.mixing, self.seed, steps_per_epoch)
+            stored = Stored(replay(store, self.seed), store.read)
+        data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy, stored)
         return super().fit(
             data,
             epochs=epochs,

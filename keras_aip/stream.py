@@ -11,6 +11,7 @@ import tensorflow as tf
 from bridge.errors import ConfigError
 
 Shard = tuple[int, int]
+Shown = Callable[[np.ndarray], np.ndarray]
 
 
 def stream(

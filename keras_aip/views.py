@@ -12,7 +12,7 @@ from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import RecipeError
-from keras_aip.stream import Shard, shard_rows, stream
+from keras_aip.stream import Shard, Shown, shard_rows, stream
 
 
 class Renderer:
@@ -165,12 +165,19 @@ def single_image_dataset(
 
 
 def view_dataset(
-    view_set: ViewSet, batch_size: int, *, start_step: int = 0, render: str = "host", shard: Shard = (0, 1)
+    view_set: ViewSet,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    render: str = "host",
+    shard: Shard = (0, 1),
+    shown: Shown | None = None,
 ) -> tf.data.Dataset:
     """`single_image_dataset` for a `ViewSet` that exists already; same arguments and result.
 
     Args:
         shard: (index, count): draw only host `index`'s rows of each step; no two hosts draw the same ones.
+        shown: which step's views are shown at each step, if not its own: int64 [k] → int64 [k].
     """
     if batch_size < 1:
         raise RecipeError(f"batch_size (={batch_size}) must be at least 1.")
@@ -180,6 +187,7 @@ def view_dataset(
     rows = shard_rows(batch_size, shard)
 
     def draw(steps: np.ndarray) -> ViewNumbers:
+        steps = steps if shown is None else shown(steps)
         return view_set.numbers((steps[:, None] * batch_size + rows).ravel())
 
     def finish(*numbers: tf.Tensor) -> Any:

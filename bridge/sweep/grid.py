@@ -226,7 +226,7 @@ def _labels(values: Sequence[Any]) -> tuple[str, ...]:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _slug(label: str) -> str:

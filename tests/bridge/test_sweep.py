@@ -173,7 +173,7 @@ def test_what_makes_no_sense_is_named_before_anything_runs(config, words):
 
 def test_a_wrong_type_in_a_file_is_named():
     for values in ({"vary": 3}, {"vary": [3]}, {"distill": ["a"]}, {"seeds": 0}):
-        with pytest.raises(ConfigError, match="--(vary|distill|seeds)"):
+        with pytest.raises(ConfigError, match=r"--(vary|distill|seeds)"):
             check(updated(SweepConfig(), values, "file"))
 
 
@@ -236,7 +236,12 @@ def test_csv_has_a_row_per_run_with_everything_measured():
     outcomes = [finished(runs[0], 0.5, kl=0.25), Outcome(runs[1], error='a "quoted", error'), *map(Outcome, runs[2:])]
     rows = list(csv.DictReader(io.StringIO(csv_text(axes, outcomes))))
     assert [row["state"] for row in rows] == ["finished", "failed", "waiting", "waiting"]
-    assert (rows[0]["views"], rows[0]["student_top1"], rows[0]["kl"], rows[0]["student_top5"]) == ("100", "0.5", "0.25", "")
+    assert (rows[0]["views"], rows[0]["student_top1"], rows[0]["kl"], rows[0]["student_top5"]) == (
+        "100",
+        "0.5",
+        "0.25",
+        "",
+    )
     assert rows[1]["error"] == 'a "quoted", error' and rows[2]["views"] == "None" and rows[1]["seed"] == "1"
 
 
@@ -313,15 +318,18 @@ def test_sweep_goes_on_after_a_failure_and_tries_it_again_when_resumed(program, 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_sweep_that_is_stopped_takes_its_run_along_and_goes_on_from_its_state(program, tmp_path, how):
     out = tmp_path / "s"
-    process = subprocess.Popen(program("1,99"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    second = out / "runs" / "temperature=99_seed=0"
-    deadline = time.monotonic() + 60
-    while not list(second.glob("state/state-*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child = int((second / "pid").read_text())
-    before = (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns
-    os.kill(process.pid, how)
-    _, errors = process.communicate(timeout=30)
+    with subprocess.Popen(program("1,99"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        second = out / "runs" / "temperature=99_seed=0"
+        deadline = time.monotonic() + 60
+        while not list(second.glob("state/state-*.npz")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        child = int((second / "pid").read_text())
+        before = (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns
+        process.send_signal(how)
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == (130 if how == signal.SIGINT else -how)
     assert how == signal.SIGKILL or ("--resume" in errors and "Traceback" not in errors)
     deadline = time.monotonic() + 10

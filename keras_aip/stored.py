@@ -1,0 +1,121 @@
+"""Stored teacher answers: a fixed set of mixed batches, each of which the teacher answers once."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bridge.answers import AnswerStore, order
+from bridge.datum.mixing import Mixing, MixingNumbers
+from bridge.errors import ConfigError
+from keras_aip.feed import feed, number_of_hosts
+from keras_aip.mixing import mix
+from keras_aip.teachers import Teacher
+from keras_aip.views import view_dataset
+
+_SECONDS_BETWEEN_FLUSHES = 5.0
+
+
+def answered(
+    folder: str | Path,
+    teacher: Teacher,
+    views: Any,
+    mixing: Mixing,
+    seed: int,
+    steps: int,
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> AnswerStore:
+    """Let the teacher answer the first `steps` mixed batches of a run, or find that it has.
+
+    The store fits every student, loss and temperature, and only this teacher, datum, recipe, mixing, seed and batch
+    size. Killed, it goes on behind the last answers that reached the disk.
+
+    Args:
+        folder: of the store.
+        teacher: who answers.
+        views: a data set of `single_image_dataset`, as it came.
+        mixing, seed: as in `Distiller`.
+        steps: fixed batches, those of one epoch.
+        progress: called with the number of steps answered so far.
+
+    Returns:
+        The complete store.
+
+    Raises:
+        RunError: the folder holds the answers to something else, or cannot be written.
+        ConfigError: the views are not those of one datum, or several hosts meet an incomplete store.
+    """
+    if not hasattr(views, "view_set"):
+        raise ConfigError(
+            "Stored answers need the data set of single_image_dataset(...) as it came: only its views can be drawn "
+            "again. Pass it without .map, .take and the like."
+        )
+    if teacher.classes is None or teacher.digest is None:
+        raise ConfigError(
+            "Stored answers need a teacher that can be told from others; give Teacher(..., digest=…, classes=…)."
+        )
+    view_set = views.view_set
+    identity = {
+        "teacher": teacher.digest,
+        "outputs": teacher.outputs,
+        "teacher_dtype": teacher.dtype,
+        "datum": view_set.source.sha256,
+        "recipe": view_set.recipe.digest,
+        "views": view_set.views,
+        "seed": view_set.seed,
+        "mixing": dataclasses.asdict(mixing),
+        "mixing_seed": seed,
+    }
+    alone = number_of_hosts(tf.distribute.get_strategy()) == 1
+    store = AnswerStore.open(
+        folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes, create=alone
+    )
+    if not store.missing:
+        return store
+    if not alone:
+        store.close()
+        raise ConfigError(f"{folder} is not complete yet; let one host alone finish it before several read it.")
+    with store:
+        _answer(store, teacher, views, mixing, seed, progress)
+    return AnswerStore.open(
+        folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes, create=False
+    )
+
+
+def replay(store: AnswerStore, seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Which of the stored batches is shown at which steps: every epoch all of them, in another order."""
+
+    def shown(steps: np.ndarray) -> np.ndarray:
+        epochs, places = np.divmod(steps, store.steps)
+        return np.array([order(seed, int(e), store.steps)[p] for e, p in zip(epochs, places)], dtype=np.int64)
+
+    return shown
+
+
+def _answer(
+    store: AnswerStore,
+    teacher: Teacher,
+    views: Any,
+    mixing: Mixing,
+    seed: int,
+    progress: Callable[[int], object] | None,
+) -> None:
+    first = store.missing.start
+    again = view_dataset(views.view_set, views.batch_size, start_step=first)
+    ask = tf.function(lambda step: teacher(mix(step["views"], MixingNumbers(*step["mixing"]))))
+    flushed = time.monotonic()
+    batches = feed(again, mixing, seed, first, tf.distribute.get_strategy()).take(len(store.missing))
+    for number, batch in enumerate(batches, start=first):
+        store.write(number, ask(batch).numpy())
+        if progress is not None:
+            progress(number + 1)
+        if time.monotonic() - flushed > _SECONDS_BETWEEN_FLUSHES:
+            store.flush()
+            flushed = time.monotonic()
