@@ -147,6 +147,8 @@ class TrainTeacherConfig(Common):
     """Side of the images in pixels."""
     epochs: int = 30
     """Passes over the training images."""
+    steps_per_epoch: int | None = None
+    """Steps per epoch; None: as many as the images fill."""
     batch_size: int = 128
     """Images per step."""
     learning_rate: float = 3e-3

@@ -9,6 +9,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,17 @@ from bridge.errors import DatasetError, DatumError
 from bridge.facts import FACTS, DatasetFacts, Labelled
 from bridge.names import hint
 
-__all__ = ["FACTS", "DatasetFacts", "Labelled", "data_folder", "load", "load_digits", "load_folder", "splits_of"]
+__all__ = [
+    "FACTS",
+    "DatasetFacts",
+    "Labelled",
+    "data_folder",
+    "load",
+    "load_digits",
+    "load_folder",
+    "splits_of",
+    "thinned",
+]
 
 DATA_VARIABLE = "AIP_DATA"
 DEFAULT_FOLDER = "data"
@@ -105,6 +116,15 @@ def splits_of(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
     path = Path(name_or_path).expanduser()
     in_parts = cifar.layout_of(path) or (path.suffix == ".npz" and path.is_file() and npz.has_parts(path))
     return tuple(_SPLIT_NAMES) if in_parts else ()
+
+
+def thinned(labelled: Labelled, count: int) -> Labelled:
+    """At most so many of the images, evenly spaced, so that sets ordered by class keep all of theirs."""
+    if len(labelled.images) <= count:
+        return labelled
+    rows = np.linspace(0, len(labelled.images) - 1, count).astype(np.int64)
+    labels = None if labelled.labels is None else labelled.labels[rows]
+    return replace(labelled, images=labelled.images[rows], labels=labels)
 
 
 def load_digits(split: str, image_size: int = 32) -> Labelled:

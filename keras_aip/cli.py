@@ -106,7 +106,9 @@ COMMANDS = {
         aliases=_REFERENCE,
     ),
     "sweep": Command(SweepConfig, _sweep, smoke={"seeds": 1}, aliases={}),
-    "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke={"epochs": 1, "batch_size": 64}, aliases={}),
+    "train-teacher": Command(
+        TrainTeacherConfig, _train_teacher, smoke={"epochs": 1, "steps_per_epoch": 10, "batch_size": 16}, aliases={}
+    ),
     "import-reference": Command(ImportReferenceConfig, _import_reference, smoke={}, aliases={}),
     "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases={}),
     "views": VIEWS,

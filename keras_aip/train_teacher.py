@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from bridge.config import TrainTeacherConfig
-from bridge.datasets import splits_of
+from bridge.datasets import splits_of, thinned
 from bridge.errors import ConfigError, DatasetError
 from keras_aip import models
 from keras_aip.datasets import FACTS, Labelled, load, training_batches
@@ -54,7 +54,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         config.architecture, classes=classes, image_size=config.image_size, mean=mean, std=std, l2=config.l2,
         **further,
     )  # fmt: skip
-    steps = max(1, round(len(train.images) / config.batch_size))
+    steps = config.steps_per_epoch or max(1, round(len(train.images) / config.batch_size))
     model.compile(
         make_optimizer(
             "adamw", config.learning_rate, weight_decay=config.weight_decay, schedule="cosine",
@@ -72,7 +72,7 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         model.fit(data, epochs=config.epochs, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[progress])
     finally:
         progress.close()
-    measured = evaluate(model, test)
+    measured = evaluate(model, thinned(test, 256) if config.smoke else test)
     save_teacher(
         model, folder, class_names=train.class_names,
         accuracy={"top1": measured["student_top1"], "dataset": test.name, "n": measured["n"]},

@@ -55,3 +55,22 @@ def keras_aip_load(folder):
     import keras_aip
 
     return keras_aip.load_model(folder)
+
+
+def test_the_tpu_example_differs_by_the_name_of_the_strategy_alone(tmp_path):
+    import keras
+
+    import keras_aip
+
+    keras.utils.set_random_seed(0)
+    teacher = keras_aip.models.small_cnn(classes=10, width=2)
+    keras_aip.save_teacher(teacher, tmp_path / "teacher", class_names=[str(k) for k in range(10)])
+    line = (
+        *("examples/tpu_cifar.py", "sklearn:china.jpg", "--teacher", tmp_path / "teacher", "--student", "small_cnn"),
+        *("--dataset", "digits", "--views", 128, "--batch-size", 32, "--steps-per-execution", 2, "--epochs", 1),
+    )
+    done = run(*line, "--strategy", "mirrored", "--out", tmp_path / "student")
+    assert done.returncode == 0, done.stderr
+    assert "500 real images" in done.stdout and (tmp_path / "student" / "card.json").exists()
+    done = run(*line, "--strategy", "tpu")
+    assert done.returncode != 0 and "there is no TPU" in done.stderr

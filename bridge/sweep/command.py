@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from bridge.child import error_in, last_line, run_child
 from bridge.config import DistillConfig, SweepConfig
@@ -145,7 +145,7 @@ def _showing(log: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     with console.status("starting") as status:
-        yield lambda: status.update(escape(last_line(log)))
+        yield lambda: status.update(Text(last_line(log), no_wrap=True, overflow="ellipsis"))
 
 
 def _write(path: Path, axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Mapping[str, float]) -> str:

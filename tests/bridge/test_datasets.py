@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bridge.datasets import FACTS, load, load_digits, load_folder
+from bridge import cifar
+from bridge.datasets import FACTS, Labelled, load, load_digits, load_folder, splits_of
 from bridge.datum.export import write_views
 from bridge.errors import DatasetError
 
@@ -235,14 +236,100 @@ def test_damaged_npz_is_named(tmp_path):
             load(tmp_path / "bad.npz")
 
 
-def test_unknown_set_names_the_nearest_and_cifar_says_how_to_give_it():
+def test_unknown_set_names_the_nearest_and_missing_cifar_says_how_to_give_it(tmp_path):
     with pytest.raises(DatasetError, match="Did you mean 'digits'"):
         load("digit")
     with pytest.raises(DatasetError, match=r"expected one of digits, cifar10, cifar100"):
         load("/nowhere/at/all.npz")
     for name in ("cifar10", "cifar100"):
-        with pytest.raises(DatasetError, match=f"{name}.*folder.*npz"):
-            load(name)
+        with pytest.raises(DatasetError, match=rf"{name} was not found: .*{name}\.npz.*tar\.gz.*--data-dir"):
+            load(name, data_dir=tmp_path)
+
+
+def parts(train: int = 50, test: int = 20, size: int = 32, classes: int = 10, **more) -> dict[str, np.ndarray]:
+    """As Keras lays data out: image k shows k, labels stand in a column."""
+
+    def some(count: int) -> np.ndarray:
+        return np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, size, size, 3)).copy()
+
+    def labels(count: int) -> np.ndarray:
+        return (np.arange(count) % classes)[:, None].astype(np.uint8)
+
+    return {"x_train": some(train), "y_train": labels(train), "x_test": some(test), "y_test": labels(test), **more}
+
+
+def test_npz_with_parts_gives_its_splits_the_last_tenth_for_validation(tmp_path):
+    np.savez(tmp_path / "set.npz", **parts(size=8))
+    found = {split: load(tmp_path / "set.npz", split) for split in ("train", "validation", "test")}
+    assert [part.images[:, 0, 0, 0].tolist() for part in found.values()] == [
+        [*range(45)], [*range(45, 50)], [*range(20)],
+    ]  # fmt: skip
+    assert [part.name for part in found.values()] == ["set/train", "set/validation", "set"]
+    assert all((part.labels == part.images[:, 0, 0, 0] % 10).all() for part in found.values())
+    assert all(part.labels.dtype == np.int64 and part.labels.ndim == 1 for part in found.values())
+    assert found["test"].class_names is None
+    np.savez(tmp_path / "grey.npz", **parts(size=8, x_test=np.zeros((20, 8, 8), np.uint8), class_names=[*"abcdefghij"]))
+    grey = load(tmp_path / "grey.npz", image_size=4)
+    assert grey.images.shape == (20, 4, 4, 3) and grey.class_names == [*"abcdefghij"]
+    assert splits_of(tmp_path / "set.npz") == splits_of("cifar10") == ("train", "validation", "test")
+    assert splits_of(tmp_path) == splits_of(tmp_path / "gone.npz") == ()
+
+
+def test_named_sets_are_read_from_an_npz_and_other_counts_are_remarked_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIP_DATA", str(tmp_path))
+    (tmp_path / "cifar10").mkdir()
+    np.savez(tmp_path / "cifar10" / "cifar10.npz", **parts())
+    np.savez(tmp_path / "cifar100.npz", **parts(classes=100, train=120))
+    with pytest.warns(UserWarning, match=r"cifar10\.npz has 20 images in its test part, cifar10 has 10,000"):
+        ten = load("cifar10")
+    assert ten.class_names == list(FACTS["cifar10"].class_names) and ten.name == "cifar10"
+    with pytest.warns(UserWarning, match="has 120 images in its train part"):
+        hundred = load("cifar100", "validation", 16)
+    assert hundred.images.shape == (12, 16, 16, 3) and hundred.labels.tolist() == [*range(8, 20)]
+    monkeypatch.setattr(cifar, "SIZES", {"train": 50, "test": 20})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load("cifar10", "train").images) == 45
+
+
+@pytest.mark.parametrize(
+    ("arrays", "named"),
+    [
+        ({"images": IMAGES, "labels": np.zeros(4, int)}, "holds images, labels: expected x_train, y_train"),
+        ({"x_test": IMAGES}, "holds x_test: expected x_train, y_train, x_test and y_test"),
+        (parts(size=28), r"is not cifar10: its images have shape \[28, 28, 3\]"),
+        (parts(classes=20), r"labels from 0 to 19; expected \[32, 32, 3\] and labels from 0 to 9"),
+        (parts(y_test=np.zeros((20, 2), int)), r"y_test in .* shape \[20, 2\]: expected integers of shape \[20\]"),
+        (parts(x_test=np.zeros((20, 32, 32, 3))), "x_test in .* are float64.*multiplied by 255"),
+    ],
+)
+def test_an_npz_of_another_set_is_not_taken_for_a_named_one(tmp_path, arrays, named):
+    np.savez(tmp_path / "cifar10.npz", **arrays)
+    with pytest.raises(DatasetError, match=named):
+        load("cifar10", data_dir=tmp_path)
+
+
+def test_a_backend_is_asked_for_what_is_in_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "SIZES", {"train": 50, "test": 20})
+    asked = []
+
+    def fetch(name: str, part: str) -> Labelled:
+        asked.append((name, part))
+        arrays = parts()
+        return Labelled(arrays[f"x_{part}"], arrays[f"y_{part}"][:, 0].astype(np.int64), None, "fetched")
+
+    def refuse(name: str, part: str) -> Labelled:
+        raise DatasetError("The shelf is empty.")
+
+    loaded = load("cifar10", "validation", data_dir=tmp_path, fetch=fetch)
+    assert asked == [("cifar10", "train")] and loaded.images[:, 0, 0, 0].tolist() == [*range(45, 50)]
+    assert loaded.class_names == list(FACTS["cifar10"].class_names) and loaded.name == "cifar10/validation"
+    with pytest.raises(DatasetError, match=r"cifar100 was not found.*The shelf is empty\. .*--data-dir"):
+        load("cifar100", data_dir=tmp_path, fetch=refuse)
+    np.savez(tmp_path / "cifar10.npz", **parts())
+    assert len(load("cifar10", data_dir=tmp_path, fetch=refuse).images) == 20
+    with pytest.raises(DatasetError, match="is not cifar100"):
+        load("cifar100", data_dir=tmp_path / "none", fetch=lambda name, part: Labelled(IMAGES, None, None, "fetched"))
 
 
 def test_a_path_called_like_a_set_is_the_path(tmp_path, monkeypatch, pets):

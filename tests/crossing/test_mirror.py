@@ -22,6 +22,7 @@ ONLY_KERAS = {
     "run": "comes with the PyTorch trainer",
     "distill": "comes with the PyTorch trainer",
     "sweep": "comes with the PyTorch trainer",
+    "reference": "the reference code's CIFAR checkpoints are TensorFlow's",
     "train_teacher": "comes with the PyTorch trainer",
     "demo": "one demonstration is enough",
     "cli": "comes with the PyTorch trainer",

@@ -1,17 +1,27 @@
-"""Training batches: every image once per epoch, augmented reproducibly, with cutout the same on every Keras."""
+"""Training batches: every image once per epoch, augmented reproducibly, with cutout the same on every Keras.
+
+And CIFAR out of TensorFlow Datasets, without a network.
+"""
 
 from __future__ import annotations
 
+import builtins
 import itertools
+import socket
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bridge.datasets import Labelled
+from bridge import cifar
+from bridge.datasets import FACTS, Labelled
+from bridge.datum.counter import shuffled_index, uniforms
+from bridge.errors import DatasetError
 from keras_aip import compat
-from keras_aip.datasets import batches, training_batches
+from keras_aip.datasets import batches, from_tfds, load, training_batches
 
 
 def numbered(count: int, size: int = 8) -> Labelled:
@@ -147,3 +157,115 @@ def test_two_samples_of_one_batch_are_not_augmented_alike():
     labelled = numbered(1)  # the same image over and over
     images, _ = drawn(labelled, 16, 1, pad=2, cutout=2)
     assert len(np.unique(images, axis=0)) > 12
+
+
+@pytest.mark.parametrize(("height", "width", "pad", "flip"), [(8, 8, 2, True), (6, 10, 4, True), (8, 8, 0, False)])
+def test_batches_are_those_of_a_plain_loop_over_the_images(height, width, pad, flip):
+    images = np.random.default_rng(0).integers(0, 256, (30, height, width, 3), dtype=np.uint8)
+    found, labels = drawn(Labelled(images, np.arange(30), None, "noise"), 16, 4, pad=pad, flip=flip, cutout=0, seed=5)
+    n = np.arange(64)
+    u = uniforms(5, "teacher_training", n, 5)
+    for row, index in enumerate(shuffled_index(5, n, 30)):
+        top, left = (int(u[k, row] * (2 * pad + 1)) for k in (1, 2))
+        image = np.pad(images[index], ((pad, pad), (pad, pad), (0, 0)))[top : top + height, left : left + width]
+        image = image[:, ::-1] if flip and u[0, row] < 0.5 else image
+        assert labels[row] == index and np.array_equal(found[row], image)
+
+
+def prepare(folder: Path, name: str, counts: dict[str, int]) -> Path:
+    """Write a data set as TensorFlow Datasets keeps it: records in shuffled order; image k shows k, its label is k."""
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=FACTS[name].classes),
+        }
+    )
+    place = folder / name / "3.0.2"
+    place.mkdir(parents=True)
+    splits = []
+    for split, count in counts.items():
+        with tf.io.TFRecordWriter(str(place / f"{name}-{split}.tfrecord-00000-of-00001")) as writer:
+            for k in np.random.default_rng(0).permutation(count):
+                image = np.full((32, 32, 3), k, np.uint8)
+                writer.write(
+                    features.serialize_example({"id": f"{split}_{k:05d}", "image": image, "label": int(k) % 10})
+                )
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=name, data_dir=str(place), split=split, filetype_suffix="tfrecord"
+        )
+        splits.append(tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0, filename_template=template))
+    tfds.folder_dataset.write_metadata(data_dir=str(place), features=features, split_infos=splits, check_data=False)
+    return place
+
+
+@pytest.fixture
+def tfds_folder(tmp_path, monkeypatch) -> Path:
+    """Where TensorFlow Datasets keeps a small CIFAR-10, and nothing else is."""
+    monkeypatch.setattr(cifar, "SIZES", {"train": 30, "test": 10})
+    monkeypatch.setenv("AIP_DATA", str(tmp_path / "ours"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    prepare(tmp_path / "tfds", "cifar10", {"train": 30, "test": 10})
+    return tmp_path / "tfds"
+
+
+def test_prepared_data_come_in_the_order_of_the_authors_files(tfds_folder):
+    found = {split: load("cifar10", split) for split in ("train", "validation", "test")}
+    assert [part.images[:, 0, 0, 0].tolist() for part in found.values()] == [[*range(27)], [27, 28, 29], [*range(10)]]
+    assert all(np.array_equal(part.labels, part.images[:, 5, 5, 1] % 10) for part in found.values())
+    assert found["train"].images.dtype == np.uint8 and found["train"].labels.dtype == np.int64
+    assert found["test"].class_names == list(FACTS["cifar10"].class_names)
+    assert [part.name for part in found.values()] == ["cifar10/train", "cifar10/validation", "cifar10"]
+
+
+def test_prepared_data_are_found_in_our_data_folder_too(tfds_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "empty"))
+    assert len(load("cifar10", data_dir=str(tfds_folder)).images) == 10
+    # Files of the authors come first.
+    arrays = {
+        f"{key}_{part}": np.zeros((9, 32, 32, 3)[: 4 if key == "x" else 1], np.uint8)
+        for key in "xy"
+        for part in ("train", "test")
+    }
+    np.savez(tfds_folder / "cifar10" / "cifar10.npz", **arrays)
+    with pytest.warns(UserWarning, match="9 images"):
+        assert len(load("cifar10", data_dir=str(tfds_folder)).images) == 9
+
+
+def test_without_prepared_data_and_network_there_is_one_message_at_once(tfds_folder, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    with pytest.raises(DatasetError) as raised:
+        load("cifar100")
+    for words in (
+        "cifar100 was not found: looked in",
+        "www.cs.toronto.edu cannot be reached",
+        "Put one of these there",
+    ):
+        assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_damaged_records_and_a_missing_package_are_named(tfds_folder, monkeypatch):
+    record = next((tfds_folder / "cifar10" / "3.0.2").glob("*test.tfrecord*"))
+    record.write_bytes(record.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match="TensorFlow Datasets could not give it: DataLossError: "):
+        load("cifar10")
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name == "tensorflow_datasets":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.delitem(sys.modules, "tensorflow_datasets", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DatasetError, match=r"does not run here.*pip install tensorflow_datasets"):
+        from_tfds("cifar10", "test")

@@ -59,7 +59,12 @@ def two_hosts(teacher, out, *more, killed_after=(-1, -1)):
     hosts = []
     for index in range(2):
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = {
+            **os.environ,
+            "TF_CONFIG": json.dumps(task),
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         words = [sys.executable, "-c", HOST, f"{out}-{index}.npz", str(killed_after[index]), *line.split(), *more]
         hosts.append(subprocess.Popen(words, env=environment, stdout=-1, stderr=-1, text=True))
     try:

@@ -29,7 +29,7 @@ def test_auto_takes_one_device_where_there_is_no_more():
 
 def test_mirrored_takes_the_devices_named():
     assert keras_aip.strategy("mirrored", devices=["CPU:0"]).num_replicas_in_sync == 1
-    with pytest.raises(ConfigError, match="no 'GPU:9' here.*CPU:0"):
+    with pytest.raises(ConfigError, match=r"no 'GPU:9' here.*CPU:0"):
         keras_aip.strategy("mirrored", devices=["GPU:9"])
     with pytest.raises(ConfigError, match="'mirrored' only"):
         keras_aip.strategy("one_device", devices=["CPU:0"])
@@ -44,14 +44,14 @@ def test_an_unknown_name_names_the_nearest():
 def test_several_hosts_need_to_be_told_apart(config, monkeypatch):
     if config:
         monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ConfigError, match="TF_CONFIG.*index"):
+    with pytest.raises(ConfigError, match=r"TF_CONFIG.*index"):
         keras_aip.strategy("multi_worker")
 
 
 @pytest.mark.parametrize("config", ["not json", "[1]", '{"cluster": 3}'])
 def test_a_damaged_cluster_description_is_shown(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ConfigError, match="TF_CONFIG must|TF_CONFIG is not"):
+    with pytest.raises(ConfigError, match=r"TF_CONFIG must|TF_CONFIG is not"):
         keras_aip.strategy("auto")
 
 
@@ -67,7 +67,9 @@ def test_without_a_tpu_the_message_says_so(tpu):
     """In a process of its own, since looking for a TPU changes what TensorFlow can do afterwards."""
     if os.path.exists("/dev/accel0"):
         pytest.skip("this machine has a TPU")
-    line = f"import keras_aip\ntry:\n    keras_aip.strategy('tpu', tpu={tpu!r})\nexcept keras_aip.AipError as e: print(e)"
+    line = (
+        f"import keras_aip\ntry:\n    keras_aip.strategy('tpu', tpu={tpu!r})\nexcept keras_aip.AipError as e: print(e)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", line], capture_output=True, text=True, cwd=ROOT, timeout=200, check=True,
         env={key: value for key, value in os.environ.items() if key != "TPU_NAME"},
