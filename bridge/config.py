@@ -49,8 +49,8 @@ class ViewOptions:
     """An image, a folder of images, "sklearn:china.jpg", "control:noise" or "control:constant"."""
     patches: bool = False
     """The image folder holds ready-made patches: only augment them."""
-    recipe: Literal["cifar", "imagenet"] | None = None
-    """How views are made; None chooses by image size (below 96 pixels "cifar")."""
+    recipe: Literal["cifar", "steady", "imagenet"] | None = None
+    """How views are made; "steady" is "cifar" without jitter and black; None: by size (below 96 pixels "cifar")."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's (or 32)."""
     views: int | None = 50_000

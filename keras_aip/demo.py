@@ -38,7 +38,7 @@ def demo(config: DemoConfig) -> dict[str, object]:
     )  # fmt: skip
     if config.smoke:
         teaching = replace(teaching, epochs=2)
-        distilling = replace(distilling, epochs=2, steps_per_epoch=10)
+        distilling = replace(distilling, epochs=2, steps_per_epoch=10, steps_per_execution=1)
     print("1. A teacher learns to read handwritten digits from real examples.")
     train_teacher(teaching)
     print(f"2. A student that has never seen a digit learns from views of one picture, {config.image}.")

@@ -147,7 +147,7 @@ def single_image_dataset(
         views: how many base views one epoch shows; later epochs show the same ones in another order, freshly
             augmented. None: never the same view twice. 50,000 for CIFAR, 1,281,167 for ImageNet (Asano & Saeed 2023).
         seed: 0 ≤ seed < 2**64.
-        recipe: an `ImageRecipe`, "cifar", "imagenet", or None to choose by size (below 96 pixels "cifar").
+        recipe: an `ImageRecipe`, "cifar", "steady", "imagenet", or None: by size (below 96 pixels "cifar").
         patches: the images of the folder are base views already, and are all of them, whatever `views` says; only the
             training-time augmentation is drawn.
         start_step: begin with this step, as if all before had been drawn.

@@ -153,6 +153,16 @@ def cifar(size: int = 32) -> ImageRecipe:
     return ImageRecipe(size=size, base_size=size, augmentation=Augmentation(flip=0.5, pad=round(size / 8)))
 
 
+def steady(size: int = 32) -> ImageRecipe:
+    """`cifar` in steady light and without black (ours): no jitter, and the photograph goes on beyond a view's frame.
+
+    A source without content then stays without content: boxes of differently lit grey and black frames, from which a
+    student learns something of digits even without a photograph, are gone.
+    """
+    small = cifar(size)
+    return dataclasses.replace(small, base=BaseView(jitter=None), border="extend")
+
+
 def imagenet(size: int = 224) -> ImageRecipe:
     """The ImageNet recipe of Asano & Saeed 2023: 256 px base views, resized crop, jitter, grey, solarise, flip."""
     return ImageRecipe(
@@ -164,7 +174,7 @@ def imagenet(size: int = 224) -> ImageRecipe:
     )
 
 
-RECIPES = {"cifar": cifar, "imagenet": imagenet}
+RECIPES = {"cifar": cifar, "steady": steady, "imagenet": imagenet}
 
 
 def recipe(name: str | None, size: int) -> ImageRecipe:

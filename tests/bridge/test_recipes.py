@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 
-from bridge.datum.recipes import Augmentation, BaseView, ImageRecipe, Jitter, cifar, imagenet, recipe
+from bridge.datum.recipes import Augmentation, BaseView, ImageRecipe, Jitter, cifar, imagenet, recipe, steady
+from bridge.datum.render import render
+from bridge.datum.views import ViewSet
 from bridge.errors import RecipeError
 
 
@@ -62,3 +67,11 @@ def test_defaults_are_those_read_in_the_reference_code():
         grey=0.2,
         solarise=0.2,
     )
+
+
+def test_steady_light_is_cifar_without_jitter_and_without_black():
+    assert steady(32).colour_stages == 0 and steady(32).border == "extend"
+    same = dataclasses.replace(steady(32), border="black", base=BaseView())
+    assert same == cifar(32)
+    grey = render(ViewSet("control:constant", steady(32)), np.arange(64))
+    assert np.ptp(grey) < 1e-6  # nothing is left to learn from

@@ -55,7 +55,18 @@ for options in ({"block": 16}, {"views": tf.data.Dataset.from_tensor_slices(imag
         refused.append(str(error))
 start = np.concatenate([np.ravel(w) for w in network(2, 0).get_weights()]).tolist()
 one = tf.distribute.get_strategy()
+drawn = lambda: keras_aip.single_image_dataset(
+    "sklearn:china.jpg", image_size=8, batch_size=16, views=32, render="device"
+)
+try:
+    with two.scope():
+        distiller = keras_aip.Distiller(network(2, 0), network(1, 0))
+        distiller.compile(jit_compile=True)
+    distiller.fit(drawn(), verbose=0)
+except ConfigError as error:
+    refused.append(str(error))
 print(json.dumps({
+    "one, drawn there": train(one, views=drawn()), "two, drawn there": train(two, views=drawn()),
     "start": start, "one": train(one), "two": train(two), "two, both steps at once": train(two, 2), "refused": refused,
 }))
 """
@@ -73,9 +84,9 @@ def on_two_devices() -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("way", ["two", "two, both steps at once"])
+@pytest.mark.parametrize("way", ["two", "two, both steps at once", "two, drawn there"])
 def test_two_devices_learn_what_one_does(way, on_two_devices):
-    one, two = on_two_devices["one"], on_two_devices[way]
+    one, two = on_two_devices[way.replace("two", "one").removesuffix(", both steps at once")], on_two_devices[way]
     assert np.abs(np.subtract(one["weights"], on_two_devices["start"])).max() > 1e-2
     assert np.allclose(two["weights"], one["weights"], atol=1e-5)
     assert np.allclose(two["loss"], one["loss"], rtol=1e-4)
@@ -83,6 +94,7 @@ def test_two_devices_learn_what_one_does(way, on_two_devices):
 
 
 def test_blocks_of_partners_that_two_devices_would_tear_apart_are_refused(on_two_devices):
-    torn, uneven = on_two_devices["refused"]
+    torn, uneven, compiled = on_two_devices["refused"]
+    assert "jit_compile=True cannot work with 2 replicas" in compiled
     assert "16 rows" in torn and "multiple of 32" in torn
     assert "drop_remainder" in uneven
