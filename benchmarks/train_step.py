@@ -55,13 +55,13 @@ def plain_loop(teacher: Any, student: Any, images: Any) -> Callable[[], object]:
             answers = tf.nn.softmax(self.teacher(data, training=False) / 8)
             with tf.GradientTape() as tape:
                 logits = self.student(data, training=True)
-                loss = keras.losses.kl_divergence(answers, tf.nn.softmax(logits / 8))
+                loss: Any = keras.losses.kl_divergence(answers, tf.nn.softmax(logits / 8))
                 loss = tf.reduce_mean(loss)
             weights = self.student.trainable_variables
             self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
             return {"loss": loss}
 
-    model = Plain()
+    model: Any = Plain()
     model(images[:1])
     model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(images).repeat().batch(BATCH, drop_remainder=True).prefetch(2)
@@ -74,7 +74,7 @@ def our_loop(teacher: Any, student: Any, images: Any, folder: Path, mode: dict[s
 
     import keras_aip
 
-    distiller = keras_aip.Distiller(student, teacher)
+    distiller: Any = keras_aip.Distiller(student, teacher)
     views = keras_aip.single_image_dataset(PHOTO, image_size=32, batch_size=BATCH, views=STEPS * BATCH)
     if mode.get("constant"):
         views = tf.data.Dataset.from_tensors(images[:BATCH]).repeat()

@@ -63,6 +63,20 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
+    "fast-cifar10": Preset(
+        "CIFAR-10 from one photograph within an hour on two processor cores, WRN-10-2 → WRN-10-2 (ours)",
+        {
+            "train-teacher": dict(
+                dataset="cifar10", architecture="wrn_10_2", epochs=12, hold_out=False, pad=4, flip=True, cutout=0,
+            ),
+            "distill": dict(
+                dataset="cifar10", teacher="wrn_10_2", student="wrn_10_2", recipe="cifar", views=None,
+                mixing_alpha=1.0, mixing_per="sample", batch_size=128, epochs=60, steps_per_epoch=100,
+                steps_per_execution=20, tau_squared=True, optimizer="adamw", learning_rate=3e-3, weight_decay=1e-4,
+                schedule="cosine", warmup=0.1,
+            ),
+        },
+    ),
     "paper-cifar10": _paper_cifar("cifar10", 0.9414),
     "paper-cifar100": _paper_cifar("cifar100", 0.7380),
     "sweep-sources": Preset(

@@ -9,12 +9,12 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bridge.config import check, read_yaml, updated
-from bridge.errors import AipError
+from bridge.errors import AipError, ConfigError
 from bridge.names import hint
 from bridge.presets import PRESETS, Preset, preset_options
 
@@ -83,6 +83,10 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 
     arguments = [_plain_spelling(argument, command.aliases) for argument in arguments]
     config = command.config()
+    for field in fields(config):  # the parser would quietly keep the last list
+        option = "--" + field.name.replace("_", "-")
+        if "tuple" in str(field.type) and sum(a.partition("=")[0] == option for a in arguments) > 1:
+            raise ConfigError(f"{option} is given twice; give it once, with its values side by side.")
     preset, file = _value_of("--preset", arguments), _value_of("--config", arguments)
     values = read_yaml(file) if file else {}
     if "--resume" in arguments and not preset and not file:

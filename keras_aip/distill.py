@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bridge.config import DistillConfig, mixing_of
-from bridge.datasets import FACTS, Labelled, load
+from bridge.datasets import thinned
 from bridge.datum.preview import previews
 from bridge.datum.render import render
 from bridge.datum.views import ViewSet, make_view_set
@@ -20,6 +20,7 @@ from bridge.metrics import confusion_matrix
 from bridge.report import write_report
 from bridge.runs import FollowedRun, RunFolder
 from keras_aip import models
+from keras_aip.datasets import FACTS, Labelled, load
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import check_classes, evaluate, predict, recalibrated
 from keras_aip.optimizers import make_optimizer
@@ -57,12 +58,15 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     set_up(config.threads, config.seed, config.deterministic)
     devices = make_strategy(config.strategy)
     with devices.scope():
-        teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
+        teacher = load_teacher(config.teacher, dtype=config.teacher_dtype, dataset=config.dataset)
     size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
     view_set = make_view_set(
         config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
     )
-    test = load(config.dataset, split=config.split, image_size=size, class_names=teacher.class_names)
+    test = load(
+        config.dataset, split=config.split, image_size=size, class_names=teacher.class_names, data_dir=config.data_dir
+    )
+    test = thinned(test, 256) if config.smoke else test
     if teacher.classes is None:
         raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
     check_classes(test, teacher.classes, teacher.class_names)
@@ -100,7 +104,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             weights = [weight.numpy() for weight in distiller.student.weights]
             student = make_student(config, teacher.classes, size)
             student.set_weights(weights)
-            teacher = load_teacher(config.teacher, dtype=config.teacher_dtype)
+            teacher = load_teacher(config.teacher, dtype=config.teacher_dtype, dataset=config.dataset)
             distiller = Distiller(student, teacher, mixing=distiller.mixing)
         if not isinstance(run, RunFolder):
             return {}
@@ -212,7 +216,7 @@ def finish(
         source=f"distilled from {view_set.source.name} alone",
     )  # fmt: skip
     if teacher.dtype != "float32":
-        exact = load_teacher(str(config.teacher))
+        exact = load_teacher(str(config.teacher), dataset=config.dataset)
         same = [np.mean(teacher(x).numpy().argmax(-1) == exact(x).numpy().argmax(-1)) for x in fresh]
         measured["teacher_agreement_with_float32"] = float(np.mean(same))
     result = {

@@ -38,7 +38,7 @@ def stream(
     example = draw(np.arange(at_once))
 
     def call(number: tf.Tensor) -> Any:
-        drawn = tf.numpy_function(
+        drawn: Any = tf.numpy_function(
             lambda first: list(draw(first * at_once + np.arange(at_once))),
             [number],
             [array.dtype for array in example],
@@ -49,7 +49,7 @@ def stream(
         return tuple(drawn)
 
     def by_step(*tensors: Any) -> Any:
-        structure = tensors if len(tensors) > 1 else tensors[0]
+        structure: Any = tensors[0] if len(tensors) == 1 else tensors
         return tf.nest.map_structure(lambda t: tf.reshape(t, [at_once, rows, *t.shape[1:]]), structure)
 
     data = tf.data.Dataset.counter(start_step // at_once).map(call, num_parallel_calls=1)

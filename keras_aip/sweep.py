@@ -31,22 +31,23 @@ def sweep(config: SweepConfig) -> list[Outcome]:
     # This process only looks on: memory it took on an accelerator would be missing in the runs.
     with contextlib.suppress(RuntimeError):  # TensorFlow has begun in this process
         tf.config.set_visible_devices([], "GPU")
-    teachers: dict[str, Teacher] = {}
+    teachers: dict[tuple[str, str], Teacher] = {}
     seen: set[tuple[Any, ...]] = set()
 
     def inspect(run: DistillConfig) -> dict[str, str | None]:
         name = str(run.teacher)
-        if name not in teachers:
-            teachers[name] = load_teacher(name)
-        teacher = teachers[name]
+        asked = (name, run.dataset)
+        if asked not in teachers:
+            teachers[asked] = load_teacher(name, dataset=run.dataset)
+        teacher = teachers[asked]
         if run.views is None and run.steps_per_epoch is None and not run.smoke:
             raise ConfigError("Endless views (views None) need steps_per_epoch.")
-        what = (name, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
+        what = (*asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
         if what not in seen:
             seen.add(what)
             size = run.image_size or (teacher.input_size[0] if teacher.input_size else 32)
             student = make_student(run, teacher.classes or 0, size)
             Distiller(student, teacher, run.temperature, run.loss, run.mixing)
-        return {f"teacher {name}": teacher.digest}
+        return {f"teacher {name} for {run.dataset}": teacher.digest}
 
     return run_sweep(config, "keras_aip", inspect)

@@ -315,10 +315,11 @@ def _find(folder_or_name: str | Path, dataset: str | None = None) -> Path:
         options.append(f"--architecture {given}")
     if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
         options.append(f"--out {given if len(given.parts) > 1 else shelf / given}")
+    line = f"python -m keras_aip train-teacher {' '.join(options)}"
     raise TeacherError(
         f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
-        f"{FOLDER_VARIABLE} to look elsewhere). Train it with `python -m keras_aip train-teacher {' '.join(options)}`, or "
-        f"put a folder with {CARD_NAME} and weights there."
+        f"{FOLDER_VARIABLE} to look elsewhere). Train it with `{line}`, or put a folder with {CARD_NAME} and weights "
+        "there."
     )
 
 

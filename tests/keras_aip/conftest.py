@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import keras
@@ -10,6 +11,20 @@ import pytest
 
 SIZE = 8
 CLASSES = 3
+
+
+@pytest.fixture
+def no_network(tmp_path, monkeypatch) -> None:
+    """No host can be reached, and TensorFlow Datasets has nothing prepared: so that no test downloads anything."""
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ COUNTS = {"train": 60, "test": 40}
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch) -> Path:
+def data(tmp_path, monkeypatch, no_network) -> Path:
     """A small CIFAR-10 whose classes differ in colour; commands run in an empty folder of their own."""
     generator = np.random.default_rng(0)
     colours = generator.integers(0, 256, (10, 3))

@@ -177,3 +177,8 @@ def test_demo_runs_from_end_to_end_when_shrunk(tmp_path, capsys):
     assert (tmp_path / "demo" / "student-run" / "report.html").exists()
     assert main(["demo", "--smoke", "--out", str(tmp_path / "demo")]) == 0  # beside the first, which stays
     assert (tmp_path / "demo-2" / "student-run" / "report.html").exists()
+
+
+def test_a_list_given_in_two_parts_is_refused_rather_than_cut_short(capsys):
+    assert main(["sweep", "--vary", "temperature=1,2", "--vary", "loss=kl,dist"]) == 2
+    assert "--vary is given twice" in capsys.readouterr().err

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import builtins
 import itertools
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -202,11 +201,10 @@ def prepare(folder: Path, name: str, counts: dict[str, int]) -> Path:
 
 
 @pytest.fixture
-def tfds_folder(tmp_path, monkeypatch) -> Path:
+def tfds_folder(tmp_path, monkeypatch, no_network) -> Path:
     """Where TensorFlow Datasets keeps a small CIFAR-10, and nothing else is."""
     monkeypatch.setattr(cifar, "SIZES", {"train": 30, "test": 10})
     monkeypatch.setenv("AIP_DATA", str(tmp_path / "ours"))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     prepare(tmp_path / "tfds", "cifar10", {"train": 30, "test": 10})
     return tmp_path / "tfds"
 
@@ -234,14 +232,7 @@ def test_prepared_data_are_found_in_our_data_folder_too(tfds_folder, tmp_path, m
         assert len(load("cifar10", data_dir=str(tfds_folder)).images) == 9
 
 
-def test_without_prepared_data_and_network_there_is_one_message_at_once(tfds_folder, monkeypatch):
-    def unreachable(*_, **__):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr(socket, "create_connection", unreachable)
-    for variable in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.upper(), raising=False)
+def test_without_prepared_data_and_network_there_is_one_message_at_once(tfds_folder):
     with pytest.raises(DatasetError) as raised:
         load("cifar100")
     for words in (
