@@ -13,7 +13,7 @@ import os
 import shutil
 import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -23,16 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from bridge.datum.counter import permutation
 from bridge.errors import RunError, TeacherError
-from bridge.files import (
-    LOCK_NAME,
-    TEMPORARY_SUFFIX,
-    atomic_write,
-    json_text,
-    lock_folder,
-    plain,
-    remove_leftovers,
-    sync_folder,
-)
+from bridge.files import atomic_write, json_text, plain, remove_leftovers, sync_folder
+from bridge.folders import differences, explained, lock_folder, refuse_foreign
 
 MANIFEST = "answers.json"
 DATA = "answers.f16"
@@ -119,7 +111,7 @@ class AnswerStore:
             "classes": int(classes),
             "dtype": "float16",
         }
-        with _explained(folder, "Choose another folder, or make this one usable."):
+        with _using(folder, "Choose another folder, or make this one usable."):
             progress = _found(folder, wanted)
             if progress is None and not create:
                 raise RunError(
@@ -131,7 +123,7 @@ class AnswerStore:
                 return cls(folder, wanted, progress, None, None)
             _check_room(folder, wanted)
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
+            lock = lock_folder(folder, "writing a teacher's answers into", "folder")
             try:
                 # Once more, because another process may have been at work before this one got the lock.
                 progress = _found(folder, wanted)
@@ -212,7 +204,7 @@ class AnswerStore:
             )
         stored = given.astype(_DTYPE)
         content = stored.tobytes()
-        with _explained(self.folder, _FULL):
+        with _using(self.folder, _FULL):
             self._file.seek(step * len(content))
             left = memoryview(content)
             # Unbuffered, so that no later call trips over what a full disk refused.
@@ -233,7 +225,7 @@ class AnswerStore:
         if self._file is None or self._progress == self._durable:
             return
         try:
-            with _explained(self.folder, _FULL):
+            with _using(self.folder, _FULL):
                 os.fsync(self._file.fileno())
                 _write_manifest(self.folder, self._wanted, self._progress)
         except RunError:
@@ -257,7 +249,7 @@ class AnswerStore:
 
     @cached_property
     def _map(self) -> NDArray[np.float16]:
-        with _explained(self.folder, "Check that its files may be read."):
+        with _using(self.folder, "Check that its files may be read."):
             shape = (self.steps, self.batch, self.classes)
             return np.asarray(np.memmap(self.folder / DATA, dtype=_DTYPE, mode="r", shape=shape))
 
@@ -271,12 +263,8 @@ def order(seed: int, epoch: int, steps: int) -> NDArray[np.int64]:
     return permutation(seed, epoch, steps, "stored_order")
 
 
-@contextlib.contextmanager
-def _explained(folder: Path, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"Cannot use {folder} for a teacher's answers: {error}. {advice}") from error
+def _using(folder: Path, advice: str) -> contextlib.AbstractContextManager[None]:
+    return explained(f"Cannot use {folder} for a teacher's answers", advice)
 
 
 def _size(wanted: Mapping[str, Any], steps: int) -> int:
@@ -291,14 +279,7 @@ def _found(folder: Path, wanted: Mapping[str, Any]) -> _Progress | None:
         raise RunError(f"{folder} is a file; expected a folder for a teacher's answers. Choose another name.")
     path = folder / MANIFEST
     if not path.exists():
-        # A process killed before it wrote the manifest leaves no more than these.
-        names = (entry.name for entry in folder.iterdir())
-        foreign = sorted(name for name in names if name != LOCK_NAME and not name.endswith(TEMPORARY_SUFFIX))
-        if foreign:
-            raise RunError(
-                f"{folder} is not empty (it holds {foreign[0]!r}) and has no {MANIFEST}; expected stored answers, or "
-                f"an empty or new folder. Choose another folder."
-            )
+        refuse_foreign(folder, "holds no stored answers", "folder")
         return None
     try:
         saved = dict(json.loads(path.read_bytes()))
@@ -311,35 +292,16 @@ def _found(folder: Path, wanted: Mapping[str, Any]) -> _Progress | None:
         identity, layout = dict(saved["identity"]), {key: saved[key] for key in _LAYOUT}
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise RunError(f"{path} is damaged ({type(error).__name__}: {error}); {_REMEDY}") from error
-    differences = _differences(identity, wanted["identity"])
-    differences += _differences(layout, {key: wanted[key] for key in _LAYOUT})
-    if differences:
+    changed = differences(identity, wanted["identity"])
+    changed += differences(layout, {key: wanted[key] for key in _LAYOUT})
+    if changed:
         raise RunError(
-            f"The answers in {folder} belong to something else: {', '.join(differences)}. Choose another folder, "
+            f"The answers in {folder} belong to something else: {', '.join(changed)}. Choose another folder, "
             f"remove this one, or use its values."
         )
     if not 0 <= progress.answered <= wanted["steps"]:
         raise RunError(f"{path} is damaged ({progress.answered} of {wanted['steps']} steps answered); {_REMEDY}")
     return progress
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    before, now = _flat(before), _flat(now)
-
-    def shown(values: Mapping[str, Any], key: str) -> str:
-        return repr(values[key]) if key in values else "(not given)"
-
-    # By value and not by text: 1 and 1.0 are the same setting.
-    changed = [key for key in {**before, **now} if (key in before, before.get(key)) != (key in now, now.get(key))]
-    return [f"{key} was {shown(before, key)} and is now {shown(now, key)}" for key in changed]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, ``{"mixing": {"alpha": 1}}`` as ``{"mixing.alpha": 1}``, so a message can be exact."""
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat
 
 
 def _verify(folder: Path, wanted: Mapping[str, Any], progress: _Progress) -> None:
@@ -379,16 +341,6 @@ def _check_room(folder: Path, wanted: Mapping[str, Any]) -> None:
             f"classes in {folder} needs {needed:,} more bytes; {free:,} are free. Free some disk space, choose a "
             f"folder on another disk, or use fewer views."
         )
-
-
-def _lock(folder: Path) -> int | None:
-    try:
-        return lock_folder(folder)
-    except BlockingIOError as error:
-        raise RunError(
-            f"Another process is writing a teacher's answers into {folder}; expected to be the only one. Wait for it "
-            f"or stop it, or choose another folder."
-        ) from error
 
 
 def _prepared(folder: Path, wanted: Mapping[str, Any], progress: _Progress | None) -> tuple[_Progress, BinaryIO | None]:

@@ -54,21 +54,21 @@ def run_child(module: str, words: Sequence[str], log: Path, on_tick: Callable[[]
                 process.wait()
 
 
-def last_line(log: Path) -> str:
-    """The last line a program wrote so far; "" before the first."""
-    return (_tail(log) or [""])[-1]
+def last_line(log: Path, since: int) -> str:
+    """The last line a program wrote so far behind the log's first `since` bytes; "" before the first."""
+    return (_tail(log, since) or [""])[-1]
 
 
-def error_in(log: Path, program: str) -> str:
-    """What a program that failed said: its own message, else its last line."""
-    lines = _tail(log)
+def error_in(log: Path, since: int, program: str) -> str:
+    """What a program that failed said behind the log's first `since` bytes: its own message, else its last line."""
+    lines = _tail(log, since)
     errors = [line for line in lines if line.startswith(f"{program}: ")]
     return (errors or lines or ["it said nothing"])[-1].removeprefix(f"{program}: ")
 
 
-def _tail(log: Path) -> list[str]:
+def _tail(log: Path, since: int) -> list[str]:
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
+        file.seek(max(since, log.stat().st_size - 8192))
         return [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
 
 

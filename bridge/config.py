@@ -324,8 +324,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def check(config: Any) -> None:
+def check(config: Any, whole: bool = True) -> None:
     """Refuse numbers that cannot work, before anything is loaded.
+
+    Args:
+        config: of any command.
+        whole: all options are there; else those that depend on each other are not compared yet.
 
     Raises:
         ConfigError: naming the option, its value and what is allowed.
@@ -348,10 +352,25 @@ def check(config: Any) -> None:
                 raise ConfigError(f"--seed (={value}) must be below 2**64.")
             if field.name == "warmup" and not 0 <= value < 1:
                 raise ConfigError(f"--warmup (={value}) is a share of all steps and must be in [0, 1).")
+    if whole and isinstance(config, DistillConfig):
+        _check_steps(config)
     if getattr(config, "warmup", 0) and getattr(config, "schedule", "") != "cosine":
         raise ConfigError(f"--warmup (={config.warmup}) needs --schedule cosine.")
     if hasattr(config, "optimizer") and config.weight_decay and config.optimizer != "adamw":
         raise ConfigError(f"--weight-decay (={config.weight_decay}) needs --optimizer adamw.")
+
+
+def _check_steps(config: DistillConfig) -> None:
+    if config.steps_per_epoch is None and config.views is None and not config.patches:
+        raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
+    if config.steps_per_epoch is None and (config.patches or config.views is None):
+        return  # as many as there are patches
+    steps = config.steps_per_epoch or -(-(config.views or 0) // config.batch_size)
+    if steps % config.steps_per_execution and not config.smoke:
+        raise ConfigError(
+            f"--steps-per-epoch (={steps}{'' if config.steps_per_epoch else ', as many as the views fill'}) must be a "
+            f"multiple of --steps-per-execution (={config.steps_per_execution})."
+        )
 
 
 def _is_of(value: Any, annotation: str) -> bool:

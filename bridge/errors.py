@@ -25,6 +25,21 @@ class TeacherError(AipError):
     """A teacher or student cannot be loaded, saved or used as asked."""
 
 
+class MissingTeacherError(TeacherError):
+    """There is no such teacher at all.
+
+    Args:
+        where: What was asked for, and where it was looked for.
+        advice: How to come by one.
+        out: Where one would be found; None: where `train-teacher` writes the architecture asked for by itself.
+    """
+
+    def __init__(self, where: str, advice: str, out: str | None = None) -> None:
+        super().__init__(f"{where} {advice}")
+        self.where = where
+        self.out = out
+
+
 class DatasetError(AipError):
     """An evaluation set is missing, unreadable or does not fit the model."""
 

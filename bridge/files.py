@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 TEMPORARY_SUFFIX = ".tmp"
-LOCK_NAME = ".lock"
 
 
 def sync_folder(folder: Path) -> None:
@@ -92,29 +91,6 @@ def atomic_write(path: Path, data: bytes | str) -> None:
     """
     with replacing(Path(path)) as file:
         file.write(data.encode("utf-8") if isinstance(data, str) else data)
-
-
-def lock_folder(folder: Path) -> int | None:
-    """Take a folder for this process alone, until the returned descriptor is closed; after a kill the kernel does.
-
-    Returns:
-        The descriptor of the lock file, or ``None`` on Windows, where the lock, a courtesy, is left out.
-
-    Raises:
-        BlockingIOError: Somebody else holds it.
-        OSError: The lock file cannot be made.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def sha256_file(path: Path) -> str:

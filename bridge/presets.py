@@ -71,9 +71,8 @@ PRESETS: dict[str, Preset] = {
             ),
             "distill": dict(
                 dataset="cifar10", teacher="wrn_10_2", student="wrn_10_2", recipe="cifar", views=None,
-                mixing_alpha=1.0, mixing_per="sample", batch_size=128, epochs=60, steps_per_epoch=100,
-                steps_per_execution=20, tau_squared=True, optimizer="adamw", learning_rate=3e-3, weight_decay=1e-4,
-                schedule="cosine", warmup=0.1,
+                batch_size=128, epochs=60, steps_per_epoch=100, steps_per_execution=20, tau_squared=True,
+                optimizer="adamw", learning_rate=3e-3, weight_decay=1e-4, schedule="cosine", warmup=0.1,
             ),
         },
     ),

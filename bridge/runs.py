@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ import yaml
 from numpy.typing import NDArray
 
 from bridge.errors import RunError
-from bridge.files import LOCK_NAME, TEMPORARY_SUFFIX, atomic_write, json_text, lock_folder, plain, remove_leftovers
+from bridge.files import atomic_write, json_text, plain, remove_leftovers
+from bridge.folders import differences, explained, lock_folder, refuse_foreign
 from bridge.metrics import METRIC_KEYS
 from bridge.states import State, StateStore
 
@@ -83,7 +83,7 @@ class RunFolder:
         """
         path = Path(path)
         fingerprint, environment = plain(fingerprint), plain(environment)
-        with _explained(f"Cannot use {path} as a run folder", "Choose another --out, or free some disk space."):
+        with explained(f"Cannot use {path} as a run folder", "Choose another --out, or free some disk space."):
             if resume and not (path / "run.json").is_file():
                 raise RunError(
                     f"{path} holds no run to resume; expected a folder with a run.json. Check --out, or "
@@ -94,7 +94,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             if not resume:
                 _refuse_content(path)
-            run = cls(path, _lock(path))
+            run = cls(path, lock_folder(path, "working on the run in", "--out"))
             # Once more, because another process may have begun a run before this one got the lock.
             try:
                 remove_leftovers(path)
@@ -148,7 +148,7 @@ class RunFolder:
         """
         line = json.dumps({"step": int(step), "seconds": round(self.seconds, 3), **plain(values)}, allow_nan=False)
         with (
-            _explained(f"Cannot write {self._metrics_path}", "Free some disk space, then add --resume."),
+            explained(f"Cannot write {self._metrics_path}", "Free some disk space, then add --resume."),
             open(self._metrics_path, "a", encoding="utf-8") as file,
         ):
             file.write(line + "\n")
@@ -166,7 +166,7 @@ class RunFolder:
         if not self._metrics_path.exists():
             return
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.metrics() if line["step"] <= step]
-        with _explained(f"Cannot rewrite {self._metrics_path}", "Free some disk space, then add --resume."):
+        with explained(f"Cannot rewrite {self._metrics_path}", "Free some disk space, then add --resume."):
             atomic_write(self._metrics_path, "".join(lines))
 
     def save_state(self, step: int, arrays: dict[str, NDArray], meta: Mapping[str, Any] | None = None) -> Path:
@@ -198,7 +198,7 @@ class RunFolder:
             RunError: The file cannot be written.
         """
         complete = plain({**dict.fromkeys(RESULT_KEYS), "seconds": round(self.seconds, 3), **result})
-        with _explained(f"Cannot write the result into {self.path}", "Free some disk space, then add --resume."):
+        with explained(f"Cannot write the result into {self.path}", "Free some disk space, then add --resume."):
             atomic_write(self.path / "result.json", json_text(complete))
         return complete
 
@@ -212,10 +212,16 @@ class FollowedRun:
 
     Args:
         path: The run's folder, on a file system all workers share.
+        resume: As given to ``RunFolder.start``.
+
+    Raises:
+        RunError: The run is finished and ``resume`` is false.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
         self.path = Path(path)
+        if self.result is not None and not resume:
+            raise RunError(f"{self.path} already holds a run; add --resume to continue or choose another --out.")
 
     def __enter__(self) -> FollowedRun:
         return self
@@ -245,7 +251,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         RunError: The file cannot be read.
     """
-    with _explained(f"Cannot read {path}", "Check that it is a file you may read."):
+    with explained(f"Cannot read {path}", "Check that it is a file you may read."):
         try:
             lines = Path(path).read_bytes().splitlines()
         except FileNotFoundError:
@@ -275,34 +281,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-@contextlib.contextmanager
-def _explained(what: str, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{what}: {error}. {advice}") from error
-
-
 def _refuse_content(path: Path) -> None:
     if (path / "run.json").exists():
         raise RunError(f"{path} already holds a run; add --resume to continue or choose another --out.")
-    # A run killed before it wrote its first file leaves no more than these.
-    foreign = sorted(e.name for e in path.iterdir() if e.name != LOCK_NAME and not e.name.endswith(TEMPORARY_SUFFIX))
-    if foreign:
-        raise RunError(
-            f"{path} is not empty (it holds {foreign[0]!r}) and is no run folder; expected an empty or new "
-            f"folder. Choose another --out."
-        )
-
-
-def _lock(path: Path) -> int | None:
-    try:
-        return lock_folder(path)
-    except BlockingIOError as error:
-        raise RunError(
-            f"Another process is working on the run in {path}; expected to be the only one. Wait for it or "
-            f"stop it, or choose another --out."
-        ) from error
+    refuse_foreign(path, "is no run folder", "--out")
 
 
 def _compare(path: Path, fingerprint: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
@@ -312,22 +294,14 @@ def _compare(path: Path, fingerprint: Mapping[str, Any], environment: Mapping[st
             f"{path / 'run.json'} has format {saved.get('format')!r}; this version reads {_RUN_FORMAT}. "
             f"Resume with the version that began the run, or start a new one."
         )
-    if changed := _differences(saved.get("fingerprint", {}), fingerprint):
+    if changed := differences(saved.get("fingerprint", {}), fingerprint):
         raise RunError(
-            f"Cannot resume {path}: {changed}. A resumed run must be the one that began; restore what "
+            f"Cannot resume {path}: {', '.join(changed)}. A resumed run must be the one that began; restore what "
             f"changed, or start a new run with another --out."
         )
-    if changed := _differences(saved.get("environment", {}), environment):
+    if changed := differences(saved.get("environment", {}), environment):
         warnings.warn(
-            f"Resuming {path} in another environment: {changed}. The weights may differ in the last bits "
+            f"Resuming {path} in another environment: {', '.join(changed)}. The weights may differ in the last bits "
             f"from those of a run without interruption.",
             stacklevel=3,
         )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    def shown(values: Mapping[str, Any], key: str) -> str:
-        return repr(values[key]) if key in values else "(not given)"
-
-    keys = [key for key in {**before, **now} if shown(before, key) != shown(now, key)]
-    return ", ".join(f"{key} was {shown(before, key)} and is now {shown(now, key)}" for key in keys)

@@ -99,7 +99,7 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
         config = updated(config, preset_options(preset, name), f"preset {preset!r}")
     if file:
         config = updated(config, values, file)
-    check(config)
+    check(config, whole=False)
     config = tyro.cli(command.config, prog=f"{program} {name}", args=arguments, default=config)
     check(config)
     return replace(config, **command.smoke) if config.smoke else config

@@ -12,6 +12,7 @@ import functools
 import keras
 
 import keras_aip
+from keras_aip.hosts import is_first_host
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("image")
@@ -38,7 +39,10 @@ with strategy.scope():
     distiller.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), steps_per_execution=arguments.steps_per_execution)
 distiller.fit(views, epochs=arguments.epochs)
 
-keras_aip.save_teacher(student, arguments.out, class_names=teacher.class_names)
-plain, _ = keras_aip.load_model(arguments.out)  # in float32 on one device, as whoever uses it will load it
-result = keras_aip.evaluate(plain, arguments.dataset, teacher=load_teacher())
-print(f"teacher {result['teacher_top1']:.1%}, student {result['student_top1']:.1%} of {result['n']} real images")
+weights = [weight.numpy() for weight in student.weights]  # every host takes part in reading
+if is_first_host(strategy):  # a plain float32 network on one device, as whoever uses it will load it
+    student = keras_aip.models.build(arguments.student, classes=teacher.classes)
+    student.set_weights(weights)
+    keras_aip.save_teacher(student, arguments.out, class_names=teacher.class_names)
+    result = keras_aip.evaluate(student, arguments.dataset, teacher=load_teacher())
+    print(f"teacher {result['teacher_top1']:.1%}, student {result['student_top1']:.1%} of {result['n']} real images")

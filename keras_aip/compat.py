@@ -6,6 +6,7 @@ Everything else in the package is the same source on both.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -42,21 +43,24 @@ def is_compiled(model: keras.Model) -> bool:
     return bool(model.compiled if KERAS_3 else model._is_compiled)
 
 
-def average_statistics(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Make BatchNorm's moving statistics those of all replicas' data.
+def averaging_of_statistics(model: keras.Model, strategy: tf.distribute.Strategy) -> Callable[[], None]:
+    """A function that makes BatchNorm's moving statistics those of all replicas' data.
 
     Keras 2 averages them whenever they are read; in Keras 3 each replica keeps its own and the first one's are saved.
-    They are linear in what they have seen, so averaging now is as good as after every step.
+    They are linear in what they have seen, so averaging now and then is as good as after every step.
     """
     statistics = [variable for variable in model.non_trainable_variables if "float" in str(variable.dtype)]
     if not KERAS_3 or strategy.num_replicas_in_sync == 1 or not statistics:
-        return
+        return lambda: None
 
     @tf.function(autograph=False)
     def means() -> list[tf.Tensor]:
         each = strategy.run(lambda: [tf.identity(variable.value) for variable in statistics])
         return [strategy.reduce("MEAN", values, axis=None) for values in each]
 
-    with strategy.scope():
-        for variable, mean in zip(statistics, means()):
-            variable.assign(mean)
+    def average() -> None:
+        with strategy.scope():
+            for variable, mean in zip(statistics, means()):
+                variable.assign(mean)
+
+    return average

@@ -33,7 +33,9 @@ def demo(config: DemoConfig) -> dict[str, object]:
     teaching = updated(teaching, {**common, "out": str(out / "teacher"), "seed": 0}, "demo")
     distilling = updated(DistillConfig(), preset_options(preset, "distill"), preset)
     distilling = updated(
-        distilling, {**common, "teacher": str(out / "teacher"), "out": str(out / "student-run"), "image": config.image},
+        # a machine with many devices needs no more than one for this
+        distilling, {**common, "strategy": "one_device", "teacher": str(out / "teacher"),
+                     "out": str(out / "student-run"), "image": config.image},
         "demo",
     )  # fmt: skip
     if config.smoke:

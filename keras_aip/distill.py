@@ -15,7 +15,8 @@ from bridge.datasets import thinned
 from bridge.datum.preview import previews
 from bridge.datum.render import render
 from bridge.datum.views import ViewSet, make_view_set
-from bridge.errors import ConfigError, RunError
+from bridge.errors import ConfigError
+from bridge.files import plain
 from bridge.metrics import confusion_matrix
 from bridge.report import write_report
 from bridge.runs import FollowedRun, RunFolder
@@ -23,17 +24,16 @@ from keras_aip import models
 from keras_aip.datasets import FACTS, Labelled, load
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import check_classes, evaluate, predict, recalibrated
+from keras_aip.hosts import in_agreement, is_first_host, lost
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import (
     SaveRun,
     ShowProgress,
     environment,
-    is_first_host,
     restore_arrays,
-    same_on_all_hosts,
     set_up,
 )
-from keras_aip.stored import answered
+from keras_aip.strategy import on_other_devices
 from keras_aip.strategy import strategy as make_strategy
 from keras_aip.teachers import Teacher, load_teacher, save_teacher
 from keras_aip.views import view_dataset
@@ -57,91 +57,103 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         raise ConfigError("Which teacher? Give --teacher FOLDER; `train-teacher` makes one.")
     set_up(config.threads, config.seed, config.deterministic)
     devices = make_strategy(config.strategy)
+    with in_agreement(devices):
+        plain_teacher, view_set, test, steps = _prepare(config, is_first_host(devices))
+    size, several = view_set.recipe.size, on_other_devices(devices)
     with devices.scope():
-        teacher = load_teacher(config.teacher, dtype=config.teacher_dtype, dataset=config.dataset)
-    size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
-    view_set = make_view_set(
-        config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
-    )
-    test = load(
-        config.dataset, split=config.split, image_size=size, class_names=teacher.class_names, data_dir=config.data_dir
-    )
-    test = thinned(test, 256) if config.smoke else test
-    if teacher.classes is None:
-        raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
-    check_classes(test, teacher.classes, teacher.class_names)
-    steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
-    if steps is None:
-        raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
-    with devices.scope():
+        teacher = _teacher(config) if several else plain_teacher
         distiller = make_distiller(config, teacher, view_set, size, config.epochs * steps)
-    with start_run(config, distiller, view_set) as run:
+    with in_agreement(devices) as said:
+        marks = fingerprint(config, distiller, view_set)
+        run = start_run(config, marks, is_first_host(devices))
+        state = run.load_state() if config.resume else None
+        first_step = 0 if state is None else state.step
+        said += [sorted(plain(marks).items()), first_step, run.result is None]
+    with run:
         if run.result is not None:
             print(f"This run is finished already; its result is in {run.path / 'result.json'}.")
             return run.result
-        state = run.load_state() if config.resume else None
-        first_step = 0 if state is None else state.step
-        same_on_all_hosts(devices, first_step)
         if state is not None:
             restore_arrays(distiller, state.arrays)
             if isinstance(run, RunFolder):
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         data = view_dataset(view_set, config.batch_size, start_step=first_step, render=config.render)
-        if config.store_teacher is not None:
-            ask_once(config, distiller, data, steps)
-        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step // steps)
-        callbacks = [SaveRun(run, steps), *([progress] if isinstance(run, RunFolder) else [])]
+        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step)
+        asking = ShowAnswers(steps, config.batch_size)
         try:
             distiller.fit(
                 data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps, verbose=0,
-                store_teacher=config.store_teacher, callbacks=callbacks,
+                store_teacher=config.store_teacher, on_answer=asking,
+                callbacks=[SaveRun(run, steps), *([progress] if isinstance(run, RunFolder) else [])],
             )  # fmt: skip
+            weights = [weight.numpy() for weight in distiller.student.weights]  # on some devices all hosts must read
         except tf.errors.UnavailableError as error:
-            raise RunError("Another host was lost. Start all of them again, with --resume.") from error
+            raise lost() from error
         finally:
+            asking.close()
             progress.close()
-        if devices.num_replicas_in_sync > 1:  # measured as what is delivered: a plain network on one device
-            weights = [weight.numpy() for weight in distiller.student.weights]
-            student = make_student(config, teacher.classes, size)
-            student.set_weights(weights)
-            teacher = load_teacher(config.teacher, dtype=config.teacher_dtype, dataset=config.dataset)
-            distiller = Distiller(student, teacher, mixing=distiller.mixing)
         if not isinstance(run, RunFolder):
             return {}
+        if several:  # measured as it is delivered: a plain network on one device
+            student = make_student(config, plain_teacher.classes or 0, size)
+            student.set_weights(weights)
+            distiller = Distiller(student, plain_teacher, mixing=distiller.mixing)
         return finish(run, config, distiller, view_set, test, config.epochs * steps)
 
 
-def ask_once(config: DistillConfig, distiller: Distiller, data: tf.data.Dataset, steps: int) -> None:
-    """Let the teacher answer the views of one epoch, as far as it has not, and show how far it is."""
-    progress = ShowProgress("asking the teacher", 1, steps, config.batch_size)
-    progress.on_train_begin()
-    progress.on_epoch_begin(0)
-    asked = []
-
-    def done(step: int) -> None:
-        asked.append(step)
-        progress.on_train_batch_begin(step)
-
-    try:
-        with distiller.distribute_strategy.scope():
-            answered(
-                str(config.store_teacher), distiller.teacher, data, distiller.mixing, config.seed, steps,
-                progress=done,
-            )  # fmt: skip
-        if asked:
-            progress.on_epoch_end(0)
-    finally:
-        progress.close()
+def _prepare(config: DistillConfig, first_host: bool) -> tuple[Teacher, ViewSet, Labelled, int]:
+    """All that is read from disk, each host for itself; the evaluation set only where it is measured."""
+    teacher = _teacher(config)
+    if teacher.classes is None:
+        raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
+    size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
+    view_set = make_view_set(
+        config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
+    )
+    steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
+    if steps is None:
+        raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
+    names = None if teacher.class_names is None else list(teacher.class_names)
+    test = Labelled(np.zeros((0, size, size, 3), np.uint8), None, names, config.dataset)
+    if first_host:
+        test = load(config.dataset, split=config.split, image_size=size, class_names=names, data_dir=config.data_dir)
+        test = thinned(test, 512) if config.smoke else test
+        check_classes(test, teacher.classes, teacher.class_names)
+    return teacher, view_set, test, steps
 
 
-def start_run(config: DistillConfig, distiller: Distiller, view_set: ViewSet) -> RunFolder | FollowedRun:
+def _teacher(config: DistillConfig) -> Teacher:
+    return load_teacher(str(config.teacher), dtype=config.teacher_dtype, dataset=config.dataset)
+
+
+class ShowAnswers:
+    """Progress of a teacher that answers views to be stored; quiet if none is asked for."""
+
+    def __init__(self, steps: int, batch_size: int):
+        self._steps, self._batch = steps, batch_size
+        self._progress: ShowProgress | None = None
+
+    def __call__(self, answered: int) -> None:
+        if self._progress is None:
+            self._progress = ShowProgress("asking the teacher", 1, self._steps, self._batch, answered - 1)
+            self._progress.on_train_begin()
+        self._progress.show(answered)
+        if answered == self._steps:
+            self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.close()
+
+
+def start_run(config: DistillConfig, marks: Mapping[str, Any], first_host: bool) -> RunFolder | FollowedRun:
     """The run folder; where several hosts train, the first one holds it and the others follow."""
-    if not is_first_host(distiller.distribute_strategy):
-        return FollowedRun(config.out)
-    return RunFolder.start(
-        config.out, dataclasses.asdict(config), fingerprint(config, distiller, view_set),
-        environment(config.threads), resume=config.resume,
-    )  # fmt: skip
+    if first_host:
+        return RunFolder.start(
+            config.out, dataclasses.asdict(config), marks, environment(config.threads), resume=config.resume
+        )
+    return FollowedRun(config.out, config.resume)
 
 
 def make_distiller(config: DistillConfig, teacher: Teacher, view_set: ViewSet, size: int, steps: int) -> Distiller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,7 @@ class Distiller(keras.Model):
         steps_per_epoch: int | None = None,
         initial_epoch: int = 0,
         store_teacher: str | Path | None = None,
+        on_answer: Callable[[int], object] | None = None,
         callbacks: Sequence[keras.callbacks.Callback] | None = None,
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
@@ -206,6 +207,7 @@ class Distiller(keras.Model):
             store_teacher: a folder for the teacher's answers. The views of the first epoch are then shown again in
                 every epoch, in another order, and the teacher answers each once, for this and all later students.
                 Faster, and less accurate than ever new views.
+            on_answer: called with the number of steps whose answers are stored so far, while they are asked for.
             callbacks, verbose: as in Keras.
 
         Returns:
@@ -243,7 +245,9 @@ class Distiller(keras.Model):
         stored = None
         if store_teacher is not None:
             with self.distribute_strategy.scope():
-                store = answered(store_teacher, self.teacher, views, self.mixing, self.seed, steps_per_epoch)
+                store = answered(
+                    store_teacher, self.teacher, views, self.mixing, self.seed, steps_per_epoch, progress=on_answer
+                )
             stored = Stored(replay(store, self.seed), store.read)
         data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy, stored)
         return super().fit(
@@ -305,13 +309,14 @@ class Distiller(keras.Model):
 
     def _check_shares(self, shape: tf.TensorShape) -> None:
         """A partner on another replica cannot be reached; some devices would quietly answer with zeros."""
-        replicas, block = self.distribute_strategy.num_replicas_in_sync, self.mixing.block
+        replicas = self.distribute_strategy.num_replicas_in_sync
         if replicas == 1:
             return
-        if self.jit_compile and not tf.config.list_logical_devices("GPU"):
+        devices = tf.config.list_logical_devices
+        if self.jit_compile and not devices("GPU") and not devices("TPU"):
             raise ConfigError(
                 f"jit_compile=True cannot work with {replicas} replicas on processors alone: XLA's programs would wait "
-                "for each other. Leave it off (a TPU compiles by itself), or use one device."
+                "for each other. Leave it off, or use one device."
             )
         rows = shape[0] if shape.rank else None
         if rows is None:
@@ -319,7 +324,8 @@ class Distiller(keras.Model):
                 f"With {replicas} replicas every batch must have the same, known size; the data set's may differ. Make "
                 "it with .batch(size, drop_remainder=True)."
             )
-        if self.mixing.kind != "none" and rows % (replicas * block):
+        block = 1 if self.mixing.kind == "none" else self.mixing.block
+        if rows % (replicas * block):
             raise ConfigError(
                 f"Each of {replicas} replicas must hold whole blocks of mixing partners; got {rows} rows per step and "
                 f"blocks of {block}. Make the batch a multiple of {replicas * block}, or choose "
@@ -347,9 +353,12 @@ class Distiller(keras.Model):
 class _AverageStatistics(keras.callbacks.Callback):
     """First of all at the end of an epoch, so that whoever saves or measures the student finds it whole."""
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         distiller: Any = self.model
-        compat.average_statistics(distiller.student, distiller.distribute_strategy)
+        self._average = compat.averaging_of_statistics(distiller.student, distiller.distribute_strategy)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._average()
 
 
 def _expected_shape(model: Any) -> tuple[int | None, ...] | None:

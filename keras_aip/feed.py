@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
 from bridge.errors import ConfigError
+from keras_aip.hosts import number_of_hosts
 from keras_aip.stream import Shard, Shown, shard_rows, stream
 from keras_aip.views import view_dataset
 
@@ -69,14 +70,6 @@ def feed(
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         data = data.with_options(options)
     return data
-
-
-def number_of_hosts(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together; 1 but for a multi-worker strategy."""
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 1
-    spec = strategy.cluster_resolver.cluster_spec().as_dict()
-    return sum(len(spec.get(job, [])) for job in ("chief", "worker"))
 
 
 def steps_per_epoch(views: tf.data.Dataset) -> int:

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from bridge.errors import ConfigError, RunError
 from bridge.runs import FollowedRun, RunFolder
 from keras_aip.distiller import Distiller
-from keras_aip.feed import number_of_hosts
 from keras_aip.optimizers import learning_rate_of
 
 
@@ -79,36 +78,6 @@ def restore_arrays(distiller: Distiller, arrays: dict[str, np.ndarray]) -> None:
         variable.assign(arrays[name])
 
 
-def is_first_host(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what several hosts have done together."""
-    if number_of_hosts(strategy) == 1:
-        return True
-    resolver: Any = strategy.cluster_resolver
-    has_chief = "chief" in resolver.cluster_spec().jobs
-    return resolver.task_id == 0 and resolver.task_type == ("chief" if has_chief else "worker")
-
-
-def same_on_all_hosts(strategy: tf.distribute.Strategy, step: int) -> None:
-    """Make sure that all hosts go on from the same step.
-
-    Raises:
-        RunError: they do not.
-    """
-    if number_of_hosts(strategy) == 1:
-        return
-
-    @tf.function
-    def gather() -> tf.Tensor:
-        return strategy.gather(strategy.run(tf.constant, args=([step],)), axis=0)
-
-    steps = gather().numpy().tolist()
-    if len(set(steps)) > 1:
-        raise RunError(
-            f"The hosts would go on from different steps ({', '.join(map(str, sorted(set(steps))))}). Give all of them "
-            "the same options and an --out on a file system they share."
-        )
-
-
 class SaveRun(keras.callbacks.Callback):
     """After every epoch: a line of metrics, TensorBoard events, and a state to resume from.
 
@@ -160,12 +129,19 @@ class SaveRun(keras.callbacks.Callback):
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere; both on stderr."""
+    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere; both on stderr.
 
-    def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, initial_epoch: int = 0):
+    Args:
+        what: is being done.
+        epochs, steps_per_epoch, batch_size: how much there is to do.
+        first_step: where this process begins.
+    """
+
+    def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0):
         super().__init__()
         self._what, self._steps, self._batch = what, steps_per_epoch, batch_size
-        self._total, self._done = epochs * steps_per_epoch, initial_epoch * steps_per_epoch
+        self._total, self._done = epochs * steps_per_epoch, first_step
+        self._before = first_step
         self._bar: Progress | None = None
         self._note = ""
 
@@ -182,31 +158,32 @@ class ShowProgress(keras.callbacks.Callback):
             self._bar.start()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._done = epoch * self._steps
-        self._before = self._done
+        self._before = epoch * self._steps
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # at the beginning, since the logs of a batch's end would have to be fetched from the device
-        self._done = self._before + batch
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=f"{self._rate():,.0f}/s  {self._note}")
+        self.show(self._before + batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._done = (epoch + 1) * self._steps
         self._note = "  ".join(f"{key} {float(value):.3g}" for key, value in (logs or {}).items())
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, note=f"{self._rate():,.0f}/s  {self._note}")
-        elif time.monotonic() - self._said > 10 or self._done >= self._total:
-            self._said = time.monotonic()
-            left = (self._total - self._done) * self._batch / max(self._rate(), 1e-9)
-            print(
-                f"{self._what}: step {self._done}/{self._total}, {self._rate():,.0f} images/s, {left:.0f} s left, "
-                f"{self._note}",
-                file=sys.stderr,
-            )
+        self.show((epoch + 1) * self._steps)
 
     def on_train_end(self, logs: Any = None) -> None:
         self.close()
+
+    def show(self, done: int) -> None:
+        """Say that so many steps are done."""
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=f"{self._rate():,.0f}/s  {self._note}")
+        elif time.monotonic() - self._said > 10 or done >= self._total:
+            self._said = time.monotonic()
+            left = (self._total - done) * self._batch / max(self._rate(), 1e-9)
+            print(
+                f"{self._what}: step {done}/{self._total}, {self._rate():,.0f} images/s, {left:.0f} s left"
+                + (f", {self._note}" if self._note else ""),
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         """Leave the terminal as it was, also after an interrupt."""

@@ -14,7 +14,8 @@ import tensorflow as tf
 from bridge.answers import AnswerStore, order
 from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.errors import ConfigError
-from keras_aip.feed import feed, number_of_hosts
+from keras_aip.feed import feed
+from keras_aip.hosts import number_of_hosts
 from keras_aip.mixing import mix
 from keras_aip.teachers import Teacher
 from keras_aip.views import view_dataset
@@ -84,9 +85,7 @@ def answered(
         raise ConfigError(f"{folder} is not complete yet; let one host alone finish it before several read it.")
     with store:
         _answer(store, teacher, views, mixing, seed, progress)
-    return AnswerStore.open(
-        folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes, create=False
-    )
+    return store
 
 
 def replay(store: AnswerStore, seed: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -43,6 +43,11 @@ def strategy(name: str = "auto", *, devices: Sequence[str] | None = None, tpu: s
     )
 
 
+def on_other_devices(strategy: tf.distribute.Strategy) -> bool:
+    """Whether variables made in the strategy's scope lie elsewhere than in a plain program."""
+    return strategy.num_replicas_in_sync > 1 or isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 def _what_is_there(tpu: str | None) -> str:
     if len(_workers(_tf_config())) > 1:
         return "multi_worker"
@@ -112,8 +117,11 @@ def _tf_config() -> dict[str, Any]:
         config = json.loads(text) if text.strip() else {}
     except ValueError as error:
         raise ConfigError(f"$TF_CONFIG is not valid JSON ({error}): {text!r}.") from error
-    if not isinstance(config, dict) or not isinstance(config.get("cluster", {}), dict):
-        raise ConfigError(f"$TF_CONFIG must be an object with 'cluster' and 'task'; it is {text!r}.")
+    cluster = config.get("cluster", {}) if isinstance(config, dict) else None
+    if not isinstance(cluster, dict) or not all(isinstance(addresses, list) for addresses in cluster.values()):
+        raise ConfigError(
+            f"$TF_CONFIG must be an object with 'cluster' (job → list of addresses) and 'task'; it is {text!r}."
+        )
     return config
 
 

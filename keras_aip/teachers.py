@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from bridge.errors import ConfigError, TeacherError
+from bridge.errors import ConfigError, MissingTeacherError, TeacherError
 from bridge.teachers.card import CARD_NAME, CHOICES, FORMS, Card, replacing_folder
 from bridge.teachers.scan import read_json_member, refuse_code
 from keras_aip import models
@@ -313,13 +313,16 @@ def _find(folder_or_name: str | Path, dataset: str | None = None) -> Path:
     options = [f"--dataset {dataset or 'DATASET'}"]
     if models.is_known(str(given)):
         options.append(f"--architecture {given}")
+    out = None
     if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
-        options.append(f"--out {given if len(given.parts) > 1 else shelf / given}")
+        out = str(given if len(given.parts) > 1 else shelf / given)
+        options.append(f"--out {out}")
     line = f"python -m keras_aip train-teacher {' '.join(options)}"
-    raise TeacherError(
+    raise MissingTeacherError(
         f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
-        f"{FOLDER_VARIABLE} to look elsewhere). Train it with `{line}`, or put a folder with {CARD_NAME} and weights "
-        "there."
+        f"{FOLDER_VARIABLE} to look elsewhere).",
+        f"Train it with `{line}`, or put a folder with {CARD_NAME} and weights there.",
+        out,
     )
 
 

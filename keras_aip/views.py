@@ -12,6 +12,7 @@ from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import RecipeError
+from keras_aip.strategy import on_other_devices
 from keras_aip.stream import Shard, Shown, shard_rows, stream
 
 
@@ -33,8 +34,7 @@ class Renderer:
 
     def place(self, strategy: tf.distribute.Strategy) -> None:
         """Keep the source on the devices of a strategy, as a variable; a constant would be sent there every step."""
-        several = strategy.num_replicas_in_sync > 1 or isinstance(strategy, tf.distribute.TPUStrategy)
-        if several and isinstance(self._pixels, tf.Tensor):
+        if on_other_devices(strategy) and isinstance(self._pixels, tf.Tensor):
             with strategy.scope():
                 self._pixels = tf.Variable(self._pixels, trainable=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import statistics
 import sys
 import time
@@ -16,14 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.child import error_in, last_line, run_child
-from bridge.config import DistillConfig, SweepConfig
+from bridge.config import DistillConfig, SweepConfig, TrainTeacherConfig, updated
 from bridge.datasets import FACTS, load
 from bridge.datum.sources import list_files, load_source
-from bridge.errors import ConfigError, RunError, TeacherError
+from bridge.errors import ConfigError, MissingTeacherError, RunError, TeacherError
 from bridge.files import atomic_write
 from bridge.presets import PRESETS
 from bridge.runs import RunFolder
-from bridge.sweep.grid import Axis, Run, axes_of, base_options, described, grid, summary_of
+from bridge.sweep.grid import Axis, Run, axes_of, base_options, described, grid, store_of, summary_of
 from bridge.sweep.plots import picture
 from bridge.sweep.results import Outcome, csv_text, line_of, table_text
 
@@ -37,7 +38,8 @@ def sweep(config: SweepConfig, module: str, inspect: Inspect) -> list[Outcome]:
         config: resolved options.
         module: the program whose `distill` makes the runs, such as "keras_aip".
         inspect: refuses, before anything runs, what the program can tell will not work (an AipError), and returns
-            what must be the same when the sweep is resumed, such as the teacher's hash.
+            what must be the same when the sweep is resumed, such as the teacher's hash. A MissingTeacherError gets
+            the preset's own way to train one for its advice.
 
     Returns:
         What became of every run, in the order of the grid.
@@ -53,6 +55,7 @@ def sweep(config: SweepConfig, module: str, inspect: Inspect) -> list[Outcome]:
         "program": module,
         **{f"vary {axis.option}": list(axis.values) for axis in axes},
         "seeds": [base.seed + number for number in range(config.seeds)],
+        "smoke": base.smoke,
         **described(base),
         **hashes,
     }
@@ -89,25 +92,32 @@ def _inspected(runs: Sequence[Run], preset: str | None, module: str, inspect: In
         if image is None:
             raise ConfigError("Which image? Give --image FILE (any photograph), or several: --vary image=FILE,FILE.")
         if teacher is None:
-            raise ConfigError(f"Which teacher? Give --teacher FOLDER.{_how_to_train(preset, module, None)}")
+            raise ConfigError(f"Which teacher? Give --teacher FOLDER.{_how_to_train(preset, module, run.config, None)}")
         if f"image {image}" not in hashes:
             hashes[f"image {image}"] = _hash_of(image)
         if dataset not in FACTS and not Path(dataset).exists():
             load(dataset)  # says what is wrong with it
         try:
             hashes |= inspect(run.config)
-        except TeacherError as error:
-            advice = "" if Path(teacher).exists() else _how_to_train(preset, module, teacher)
-            raise TeacherError(f"{error}{advice}") from error
+        except MissingTeacherError as error:
+            advice = _how_to_train(preset, module, run.config, error.out)
+            if not advice:
+                raise
+            raise TeacherError(f"{error.where}{advice}") from error
     return hashes
 
 
-def _how_to_train(preset: str | None, module: str, folder: str | None) -> str:
+def _how_to_train(preset: str | None, module: str, run: DistillConfig, out: str | None) -> str:
+    """The line that trains the preset's teacher to where the run finds it; "" if another teacher is asked for."""
     options = PRESETS[preset].options.get("train-teacher") if preset else None
     if options is None:
         return ""
-    out = folder or f"teachers/{options.get('dataset', preset)}"
-    return f" For {preset}, `python -m {module} train-teacher --preset {preset} --out {out}` makes one."
+    trained = updated(TrainTeacherConfig(), options, f"preset {preset!r}")
+    if trained.dataset != run.dataset or (out is None and run.teacher not in (None, trained.architecture)):
+        return ""
+    line = f"python -m {module} train-teacher --preset {preset}" + (f" --out {shlex.quote(out)}" if out else "")
+    found = f", which `--teacher {trained.architecture}` finds" if run.teacher is None else ""
+    return f" For {preset}, `{line}` makes one{found}."
 
 
 def _hash_of(image: str) -> str:
@@ -122,11 +132,13 @@ def _made(run: Run, folder: Path, module: str) -> Outcome:
     values = dataclasses.asdict(run.config)
     for key in ("out", "resume", "config"):
         del values[key]
+    values["store_teacher"] = store_of(run.config)
     atomic_write(options, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     words = ["distill", "--config", str(options), "--out", str(path)]
     # One that was killed before this file was written has nothing to resume.
     words += ["--resume"] if (path / "run.json").is_file() else []
-    with _showing(log) as show:
+    since = log.stat().st_size if log.exists() else 0  # before it stands what earlier attempts said
+    with _showing(log, since) as show:
         code = run_child(module, words, log, show)
     result = RunFolder(path).result
     if code == 0 and result is not None:
@@ -134,18 +146,18 @@ def _made(run: Run, folder: Path, module: str) -> Outcome:
     if code < 0:
         memory = "; perhaps the memory was full" if code == -9 else ""
         return Outcome(run, error=f"ended by signal {-code}{memory} (log: {log})")
-    return Outcome(run, error=f"{error_in(log, module.replace('_', '-'))} (log: {log})")
+    return Outcome(run, error=f"{error_in(log, since, module.replace('_', '-'))} (log: {log})")
 
 
 @contextmanager
-def _showing(log: Path) -> Iterator[Callable[[], None]]:
+def _showing(log: Path, since: int) -> Iterator[Callable[[], None]]:
     """On a terminal, the last line the run wrote, kept up to date."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield lambda: None
         return
     with console.status("starting") as status:
-        yield lambda: status.update(Text(last_line(log), no_wrap=True, overflow="ellipsis"))
+        yield lambda: status.update(Text(last_line(log, since), no_wrap=True, overflow="ellipsis"))
 
 
 def _write(path: Path, axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Mapping[str, float]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bridge.config import DistillConfig, SweepConfig, check, updated
+from bridge.config import DistillConfig, SweepConfig, ViewOptions, check, updated
 from bridge.errors import ConfigError
 from bridge.presets import preset_options
 
@@ -28,6 +30,10 @@ _SET_BY_THE_SWEEP = {
     "config": "--config",
 }
 _NOT_VARIED = {**_SET_BY_THE_SWEEP, "seed": "--seeds", "threads": "--threads"}
+# What the teacher is asked. A teacher's name may mean another one for another data set, --smoke shrinks batches.
+_DECIDE_ANSWERS = tuple(field.name for field in dataclasses.fields(ViewOptions)) + (
+    *("teacher", "teacher_dtype", "dataset", "batch_size", "steps_per_epoch", "smoke"),
+)
 _TYPES = {field.name: str(field.type) for field in dataclasses.fields(DistillConfig)}
 _LONGEST_LABEL = 40
 _LONGEST_NAME = 150
@@ -172,6 +178,17 @@ def described(config: DistillConfig) -> Mapping[str, Any]:
     }
 
 
+def store_of(config: DistillConfig) -> str | None:
+    """The folder of a run's stored answers, or None for a run that stores none.
+
+    One below `store_teacher`, the same for all runs whose teacher is asked the same: a store takes no other answers.
+    """
+    if config.store_teacher is None:
+        return None
+    asked = {option: getattr(config, option) for option in _DECIDE_ANSWERS}
+    return str(Path(config.store_teacher) / _hash(json.dumps(asked, sort_keys=True), digits=16))
+
+
 def _assignment(origin: str, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
@@ -241,5 +258,5 @@ def _unlike(slugs: Sequence[str]) -> list[str]:
     return [slug if lower.count(slug.lower()) == 1 else f"{slug}-{number}" for number, slug in enumerate(slugs, 1)]
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _hash(text: str, digits: int = 8) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

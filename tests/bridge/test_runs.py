@@ -329,7 +329,14 @@ def test_resume_refuses_a_changed_fingerprint_and_names_both_values(tmp_path):
         start(tmp_path, resume=True, teacher="xyz", world_size=2)
     with pytest.raises(RunError, match=r"extra was \(not given\) and is now 1"):
         start(tmp_path, resume=True, extra=1)
-    start(tmp_path, resume=True).close()
+    start(tmp_path, resume=True, world_size=1.0).close()  # the same value
+
+
+def test_resume_names_what_has_changed_inside_a_setting(tmp_path):
+    start(tmp_path, mixing={"kind": "cutmix", "alpha": 1.0}).close()
+    with pytest.raises(RunError, match=r": mixing\.kind was 'cutmix' and is now 'mixup'\. "):
+        start(tmp_path, resume=True, mixing={"alpha": 1, "kind": "mixup"})
+    start(tmp_path, resume=True, mixing={"alpha": 1, "kind": "cutmix"}).close()
 
 
 def test_resume_in_another_environment_warns(tmp_path):

@@ -1,13 +1,16 @@
 """A grid of distillations without any framework: the grid, its table and picture, resuming, killing."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,17 +18,17 @@ import yaml
 from PIL import Image
 
 from bridge.config import DistillConfig, SweepConfig, check, read_yaml, updated
-from bridge.errors import ConfigError, RunError, TeacherError
+from bridge.errors import ConfigError, MissingTeacherError, RunError, TeacherError
 from bridge.presets import PRESETS, preset_options
 from bridge.shell import Command, parse
 from bridge.sweep import Outcome, sweep
-from bridge.sweep.grid import axes_of, base_options, described, grid
+from bridge.sweep.grid import axes_of, base_options, described, grid, store_of
 from bridge.sweep.plots import picture
 from bridge.sweep.results import csv_text, table_text
 from tests.conftest import ROOT
 
 # A program whose `distill` keeps a run folder as the real ones do, and learns nothing: three steps, a state after
-# each. With temperature 13 it fails; with temperature 99 it never ends.
+# each. With temperature 13 it fails, the second time without a word of its own; with temperature 99 it never ends.
 PROGRAM = """
 import dataclasses, os, sys, time
 import numpy as np
@@ -45,7 +48,7 @@ def distill(config):
             while config.temperature == 99 and not (run.path.parent / "go").exists():
                 time.sleep(0.05)
         if config.temperature == 13 and not (run.path.parent / "mended").exists():
-            raise RunError("The loss became nan. Lower it.")
+            raise ZeroDivisionError if state is not None else RunError("The loss became nan. Lower it.")
         run.write_result({"student_top1": 0.9 - config.temperature / 1000 + config.seed / 100, "teacher_top1": 0.99,
                           "dataset": "digits", "n": 500, "agreement": 0.5, "resumed": state is not None})
 
@@ -83,7 +86,7 @@ def rows_of(folder):
 def grid_of(seeds=1, base=None, **vary):
     config = SweepConfig(vary=vary)  # type: ignore[arg-type]
     axes = axes_of(config)
-    return axes, grid(base or DistillConfig(image="a.jpg", teacher="t"), axes, seeds)
+    return axes, grid(base or DistillConfig(image="a.jpg", teacher="t", steps_per_epoch=3), axes, seeds)
 
 
 def finished(run, accuracy, **more):
@@ -195,6 +198,27 @@ def test_what_identifies_a_sweep_are_the_options_that_differ_from_the_defaults()
     assert described(DistillConfig(epochs=3, out="x", threads=4, seed=1)) == {"epochs": 3}
 
 
+def test_runs_share_a_store_of_answers_if_and_only_if_the_teacher_is_asked_the_same():
+    base = DistillConfig(image="a.jpg", teacher="t", store_teacher="answers")
+    store = store_of(base)
+    assert store is not None and re.fullmatch(r"answers[/\\][0-9a-f]{16}", store)
+    for same in (
+        *(dict(student="resnet20"), dict(student_width=3), dict(student_dtype="mixed_bfloat16")),
+        *(dict(loss="dkd"), dict(temperature=1.0), dict(tau_squared=True), dict(epochs=3), dict(optimizer="sgd")),
+        *(dict(learning_rate=0.1), dict(schedule="cosine"), dict(l2=0.1), dict(split="validation"), dict(out="x")),
+        *(dict(resume=True), dict(threads=1), dict(steps_per_execution=4), dict(render="device")),
+    ):
+        assert store_of(dataclasses.replace(base, **same)) == store, same
+    others = (
+        *(dict(teacher="u"), dict(teacher_dtype="bfloat16"), dict(dataset="cifar10"), dict(image="b.jpg")),
+        *(dict(patches=True), dict(recipe="cifar"), dict(image_size=16), dict(views=9), dict(views=None), dict(seed=1)),
+        *(dict(mixing="none"), dict(mixing_alpha=1.0), dict(mixing_per="sample"), dict(batch_size=64)),
+        *(dict(steps_per_epoch=3), dict(smoke=True), dict(store_teacher="elsewhere"), dict(store_teacher=None)),
+    )
+    assert len({store, *(store_of(dataclasses.replace(base, **other)) for other in others)}) == 1 + len(others)
+    assert store_of(DistillConfig()) is None
+
+
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "sweep" in preset.options])
 def test_presets_of_sweeps_are_grids_over_presets_that_exist(name):
     config = updated(SweepConfig(preset=name), preset_options(name, "sweep"), name)
@@ -303,10 +327,13 @@ def test_sweep_goes_on_after_a_failure_and_tries_it_again_when_resumed(program, 
         (program("1,13,4", "--set", "epochs=3", "--resume"), ["epochs", "3"]),
         (program("1,13,4", "--seeds", "2", "--resume"), ["seeds was [0] and is now [0, 1]"]),
         (program("1,13,4", "--image", "control:noise", "--resume"), ["control:noise"]),
+        (program("1,13,4", "--smoke", "--resume"), ["smoke was False and is now True"]),
     ):
         changed = run(line)
         assert changed.returncode == 2 and all(word in changed.stderr for word in words), changed.stderr
     before = (out / "runs" / "temperature=1_seed=0" / "result.json").stat().st_mtime_ns
+    assert run(program("1,13,4", "--resume")).returncode == 2  # fails again, and not by what it said the first time
+    assert rows_of(out)["temperature=13_seed=0"]["error"].startswith("ZeroDivisionError (log: ")
     (out / "runs" / "mended").touch()
     again = run([*program("")[:6], "--resume"])  # the options come from the sweep itself
     assert again.returncode == 0 and "2 are finished already" in again.stdout, again.stderr
@@ -347,25 +374,26 @@ def test_sweep_that_is_stopped_takes_its_run_along_and_goes_on_from_its_state(pr
 
 def is_alive(process):
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        with open(f"/proc/{process}/stat") as file:  # one nobody has waited for yet has ended all the same
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it may end between opening and reading
         return False
-    with open(f"/proc/{process}/stat") as file:  # one nobody has waited for yet has ended all the same
-        return file.read().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_run_without_its_first_file_is_begun_anew(program, tmp_path):
     (tmp_path / "s").mkdir()
-    assert run(program("1")).returncode == 0
+    stored = ("--set", f"store_teacher={tmp_path / 'answers'}")
+    assert run(program("1", *stored)).returncode == 0
     folder = tmp_path / "s" / "runs" / "temperature=1_seed=0"
     for name in ("result.json", "run.json", "config.yaml", "pid"):
         (folder / name).unlink()
     for state in (folder / "state").iterdir():
         state.unlink()
     (folder / "state").rmdir()  # killed between making the folder and writing into it: only the lock is there
-    again = run(program("1", "--resume"))
+    again = run(program("1", *stored, "--resume"))
     assert again.returncode == 0, again.stderr
-    assert yaml.safe_load((folder / "config.yaml").read_text())["temperature"] == 1
+    asked = yaml.safe_load((folder / "config.yaml").read_text())
+    assert asked["temperature"] == 1 and Path(asked["store_teacher"]).parent == tmp_path / "answers"
 
 
 def test_missing_teachers_images_and_sets_are_named_before_anything_runs(tmp_path):
@@ -378,13 +406,25 @@ def test_missing_teachers_images_and_sets_are_named_before_anything_runs(tmp_pat
         return str(refused.value)
 
     def inspect(run):
+        if run.teacher == "damaged":
+            raise TeacherError("damaged/card.json is damaged.")
         if not os.path.isdir(run.teacher):
-            raise TeacherError(f"There is no teacher {run.teacher!r}.")
+            out = None if run.teacher in ("small_cnn", "wrn_10_1") else f"my shelf/{run.teacher}"
+            raise MissingTeacherError(f"There is no {run.teacher}.", "Train it with `this`.", out)
         return {}
 
-    line = "python -m keras_aip train-teacher --preset fast-digits --out"
-    assert f"{line} teachers/digits" in asked(distill_preset="fast-digits", teacher=None)
-    assert f"{line} nowhere/t" in asked(distill_preset="fast-digits", teacher="nowhere/t")
+    def asked_digits(teacher, *more):
+        return asked(distill_preset="fast-digits", teacher=teacher, set=more)
+
+    line = "`python -m keras_aip train-teacher --preset fast-digits"
+    assert f"{line}` makes one, which `--teacher small_cnn` finds." in asked_digits(None)
+    # its own architecture is found where it is written, any other name only where it is told to be
+    assert asked_digits("small_cnn") == f"There is no small_cnn. For fast-digits, {line}` makes one."
+    assert asked_digits("mine") == f"There is no mine. For fast-digits, {line} --out 'my shelf/mine'` makes one."
+    for teacher, *more in (["wrn_10_1"], ["small_cnn", "dataset=cifar10"]):  # not what the preset trains
+        assert asked_digits(teacher, *more) == f"There is no {teacher}. Train it with `this`."
+    assert asked(teacher="mine") == "There is no mine. Train it with `this`."
+    assert asked_digits("damaged") == "damaged/card.json is damaged."
     assert "--teacher FOLDER" in asked(teacher=None)
     assert "--image FILE" in asked(image=None)
     assert "nowhere.jpg" in asked(image="nowhere.jpg")

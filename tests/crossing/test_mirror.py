@@ -20,6 +20,7 @@ ONLY_KERAS = {
     "evaluate": "comes with the PyTorch trainer",
     "optimizers": "comes with the PyTorch trainer",
     "strategy": "`launch` comes with the PyTorch trainer",
+    "hosts": "`launch` comes with the PyTorch trainer",
     "stream": "tf.data pipelines; PyTorch has loaders",
     "feed": "tf.data pipelines; PyTorch has loaders",
     "stored": "comes with the PyTorch trainer",

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_aip
 from bridge.errors import ConfigError
+from keras_aip.hosts import first_of
 from tests.conftest import ROOT
 
 
@@ -48,7 +49,7 @@ def test_several_hosts_need_to_be_told_apart(config, monkeypatch):
         keras_aip.strategy("multi_worker")
 
 
-@pytest.mark.parametrize("config", ["not json", "[1]", '{"cluster": 3}'])
+@pytest.mark.parametrize("config", ["not json", "[1]", '{"cluster": 3}', '{"cluster": {"worker": "a:1"}}'])
 def test_a_damaged_cluster_description_is_shown(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ConfigError, match=r"TF_CONFIG must|TF_CONFIG is not"):
@@ -60,6 +61,11 @@ def test_several_hosts_come_too_late_once_something_is_computed(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}')
     with pytest.raises(ConfigError, match="too late"):
         keras_aip.strategy("multi_worker")
+
+
+def test_the_host_that_writes_is_the_chief_where_there_is_one():
+    assert first_of({"worker": ["a:1", "b:1"]}) == ("worker", 0)
+    assert first_of({"chief": ["a:1"], "worker": ["b:1"]}) == ("chief", 0)
 
 
 @pytest.mark.parametrize("tpu", [None, "no-such-tpu"])

@@ -20,10 +20,10 @@ from tests.keras_aip.helpers import plain
 COMPILER = os.environ.get("AIP_TPU_PYTHON")
 
 
-def made(architecture="wrn_10_1", size=16, batch=16, **options):
+def made(teacher="wrn_10_1", student="wrn_10_1", size=16, batch=16, **options):
     """A distiller that renders on the device, and one step's numbers as they come from the host."""
-    teacher = Teacher(models.build(architecture, classes=4, image_size=size))
-    distiller = Distiller(models.build(architecture, classes=4, image_size=size, **options), teacher)
+    asked = Teacher(models.build(teacher, classes=10, image_size=size))
+    distiller = Distiller(models.build(student, classes=10, image_size=size, **options), asked)
     distiller.compile()
     distiller.optimizer.build(distiller.student.trainable_variables)
     views = keras_aip.single_image_dataset(
@@ -58,7 +58,7 @@ def test_the_whole_step_is_one_xla_program_of_static_shapes(dtype):
 
 @pytest.mark.skipif(not COMPILER, reason="AIP_TPU_PYTHON names no Python with requirements/tpu-compile.txt")
 def test_the_whole_step_compiles_ahead_of_time_for_a_tpu(tmp_path):
-    distiller, data = made("wrn_16_4", size=32, batch=512)
+    distiller, data = made("wrn_40_4", "wrn_16_4", size=32, batch=512)
     step = tf.function(distiller.train_step, jit_compile=True)
     program = step.experimental_get_compiler_ir(next(iter(data)))(stage="hlo_serialized")
     (tmp_path / "step.hlo").write_bytes(program)
