@@ -38,7 +38,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def plain_loop(teacher: Any, student: Any, images: Any) -> Callable[[], object]:
-    """The loop everyone writes: one call runs STEPS steps."""
+    """The loop everyone writes; one call runs STEPS steps."""
     import keras
     import tensorflow as tf
 
@@ -65,21 +65,33 @@ def plain_loop(teacher: Any, student: Any, images: Any) -> Callable[[], object]:
     model(images[:1])
     model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
     data = tf.data.Dataset.from_tensor_slices(images).repeat().batch(BATCH, drop_remainder=True).prefetch(2)
-    return lambda: model.fit(data, epochs=1, steps_per_epoch=STEPS, verbose=0)
+    model.make_train_function()
+    iterator, function = iter(data), model.train_function
+    return lambda: [float(function(iterator)["loss"]) for _ in range(STEPS)]
 
 
 def our_loop(teacher: Any, student: Any, images: Any, folder: Path, mode: dict[str, Any]) -> Callable[[], object]:
-    """`Distiller.fit` with the paper's views; one call runs STEPS steps."""
+    """What `Distiller.fit` runs, with the paper's views; one call runs STEPS steps."""
     import tensorflow as tf
 
     import keras_aip
+    from keras_aip.feed import Stored, feed
+    from keras_aip.stored import answered, replay
 
     distiller: Any = keras_aip.Distiller(student, teacher)
-    views = keras_aip.single_image_dataset(PHOTO, image_size=32, batch_size=BATCH, views=STEPS * BATCH)
+    distiller.compile(steps_per_execution=STEPS)
+    distiller.optimizer.build(student.trainable_variables)
+    views = keras_aip.single_image_dataset(PHOTO, image_size=32, batch_size=BATCH, views=4 * STEPS * BATCH)
+    strategy, stored = tf.distribute.get_strategy(), None
+    if mode.get("stored"):
+        store = answered(folder, distiller.teacher, views, distiller.mixing, 0, 4 * STEPS)
+        stored = Stored(replay(store, 0), store.read)
     if mode.get("constant"):
-        views = tf.data.Dataset.from_tensors(images[:BATCH]).repeat()
-    store = folder if mode.get("stored") else None
-    return lambda: distiller.fit(views, epochs=1, steps_per_epoch=STEPS, store_teacher=store, verbose=0)
+        data = feed(views, distiller.mixing, 0, 0, strategy).take(1).cache().repeat()
+    else:
+        data = feed(views, distiller.mixing, 0, 0, strategy, stored)
+    iterator, function = iter(data), distiller.make_train_function()
+    return lambda: float(function(iterator)["loss"])
 
 
 def speed(rounds: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 import tensorflow as tf
 
 from bridge.config import DistillConfig, SweepConfig
-from bridge.errors import ConfigError
 from bridge.sweep import Outcome
 from bridge.sweep import sweep as run_sweep
 from keras_aip.distill import make_student
@@ -40,8 +39,6 @@ def sweep(config: SweepConfig) -> list[Outcome]:
         if asked not in teachers:
             teachers[asked] = load_teacher(name, dataset=run.dataset)
         teacher = teachers[asked]
-        if run.views is None and run.steps_per_epoch is None and not run.smoke:
-            raise ConfigError("Endless views (views None) need steps_per_epoch.")
         what = (*asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
         if what not in seen:
             seen.add(what)
