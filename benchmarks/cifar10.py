@@ -64,7 +64,7 @@ def main() -> None:
     rows = {}
     for source, out in outs.items():
         name = Path(source).name
-        rows[name] = {**costs[name], **json.loads((out / "result.json").read_text())}
+        rows[name] = {**costs[name], **json.loads((out / "result.json").read_text()), "teacher": "wrn_10_2"}
         print(
             f"{name:16s} student {rows[name]['student_top1']:.2%}  teacher {rows[name]['teacher_top1']:.2%}  "
             f"{rows[name]['views']:,} views  {rows[name]['minutes']:.1f} minutes  {rows[name]['peak_gib']:.2f} GiB"

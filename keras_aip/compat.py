@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -36,6 +37,41 @@ def cutout(images: tf.Tensor, side: int, centre: tf.Tensor) -> tf.Tensor:
     rows = (y >= row - half) & (y < row + half)
     columns = (x >= column - half) & (x < column + half)
     return tf.where((rows[:, :, None] & columns[:, None, :])[..., None], 0.0, images)
+
+
+@keras.saving.register_keras_serializable(package="aip")
+class FusedBatchNormalization(keras.layers.BatchNormalization):
+    """BatchNorm over the last axis of images by TensorFlow's fused kernel, for Keras 3, which has it in pieces. Ours.
+
+    A training step of a wide ResNet gains a tenth in float32 and a quarter in bfloat16, one of a small CNN a quarter.
+    The moving variance is the unbiased one, as in Keras 2 and PyTorch; Keras 3 keeps the biased one.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(autocast=False, **kwargs)  # the kernel wants images in any precision, statistics in float32
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        images = tf.cast(inputs, self.compute_dtype)
+        gamma, beta, mean, variance = (
+            tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        if not (training and self.trainable):
+            return _fused_batch_norm(images, gamma, beta, mean, variance, self.epsilon, False)[0]
+        images, now, spread = _fused_batch_norm(images, gamma, beta, [], [], self.epsilon, True)[:3]
+        self.moving_mean.assign(mean * self.momentum + now * (1 - self.momentum))
+        self.moving_variance.assign(variance * self.momentum + spread * (1 - self.momentum))
+        return images
+
+
+def _fused_batch_norm(x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float, train: bool) -> Any:
+    # Not tf.nn's, which raises an ε of 1e-5 a little.
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=train
+    )
+
+
+# Keras 2 uses that kernel by itself.
+BatchNormalization: Any = FusedBatchNormalization if KERAS_3 else keras.layers.BatchNormalization
 
 
 def is_compiled(model: keras.Model) -> bool:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from bridge.errors import ConfigError
 from bridge.names import hint
+from keras_aip import compat
 
 BATCH_NORM_EPSILON = 1e-5
 KERAS_BATCH_NORM_EPSILON = 1e-3
@@ -181,9 +182,7 @@ class Network:
     def batch_norm(self, x: Any, name: str) -> Any:
         """Normalise over the batch with PyTorch's ε (but `tensorflow`) and momentum."""
         epsilon = KERAS_BATCH_NORM_EPSILON if self.tensorflow else BATCH_NORM_EPSILON
-        return keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, dtype=self.policy, name=name
-        )(x)
+        return compat.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, dtype=self.policy, name=name)(x)
 
     def relu(self, x: Any, name: str) -> Any:
         """Set negative values to zero."""

@@ -64,7 +64,7 @@ def _set_dtypes(node: Any, keep: set[str]) -> None:
         if isinstance(config, dict) and "dtype" in config and layer not in READS_PIXELS:
             gives_outputs = config.get("name") in keep and "layers" not in config
             # BatchNorm's weights stay float32: they are few, and a rounded variance scales everything.
-            lower = "mixed_bfloat16" if layer == "BatchNormalization" else "bfloat16"
+            lower = "mixed_bfloat16" if layer.endswith("BatchNormalization") else "bfloat16"
             config["dtype"] = config["dtype"] if gives_outputs else lower
         for value in node.values():
             _set_dtypes(value, keep)

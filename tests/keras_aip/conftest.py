@@ -86,3 +86,14 @@ def make_colour_teacher() -> Callable[..., keras.Model]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory) -> str:
+    """The folder of a tiny teacher of the digits that knows nothing."""
+    import keras_aip
+
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("teachers") / "tiny"
+    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=10, width=2), folder)
+    return str(folder)

@@ -12,16 +12,6 @@ from bridge.runs import RESULT_KEYS
 from keras_aip.cli import main
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    folder = tmp_path_factory.mktemp("teachers") / "tiny"
-    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=10, width=2), folder)
-    return str(folder)
-
-
 def error_of(capsys, *arguments):
     code = main([str(a) for a in arguments])
     captured = capsys.readouterr()

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from bridge.errors import ConfigError, TeacherError
-from keras_aip import models
+from keras_aip import compat, models
 
 
 def pixels(batch: int = 2, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -218,3 +218,30 @@ def test_a_bfloat16_copy_has_the_same_weights_and_leaves_the_original_alone() ->
     for name, array in models.state_dict(copy).items():
         np.testing.assert_allclose(array, before[name], rtol=2**-8)
         np.testing.assert_array_equal(models.state_dict(model)[name], before[name])
+
+
+@pytest.mark.skipif(not compat.KERAS_3, reason="Keras 2 uses the fused kernel by itself")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_the_fused_batch_norm_computes_what_keras_does(dtype, training):
+    generator = np.random.default_rng(0)
+    images = generator.normal(2, 3, (6, 5, 4, 7)).astype(np.float32)
+    answers, start = {}, np.arange(1, 8) / 4
+    for kind in (compat.FusedBatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-5, dtype=dtype)
+        layer.build(images.shape)
+        layer.set_weights([start] * 4)
+        with tf.GradientTape() as tape:
+            x = tf.constant(images)
+            tape.watch(x)
+            y = tf.cast(layer(x, training=training), tf.float32)
+            total = tf.reduce_sum(y * tf.cast(tf.range(7), tf.float32) * tf.sin(x))
+        gradients = tape.gradient(total, [x, *layer.trainable_variables])
+        answers[kind] = [y, *gradients, *layer.weights]
+    exact, close = answers[keras.layers.BatchNormalization], answers[compat.FusedBatchNormalization]
+    if training:  # Keras 3 keeps the biased variance
+        count = images[..., 0].size
+        exact[-1] = (np.asarray(exact[-1]) - 0.9 * start) * count / (count - 1) + 0.9 * start
+    for a, b in zip(exact, close):
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        assert np.abs(a - b).max() <= (1e-5 if dtype == "float32" else 2e-2) * np.abs(a).max()

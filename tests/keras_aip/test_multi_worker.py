@@ -34,18 +34,6 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    import keras
-
-    import keras_aip
-
-    keras.utils.set_random_seed(0)
-    folder = tmp_path_factory.mktemp("teachers") / "tiny"
-    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=10, width=2), folder)
-    return folder
-
-
 def two_hosts(teacher, out, *more, killed_after=(-1, -1)):
     """Exit codes, what was said, and the weights of both hosts."""
     line = (

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from tests.conftest import ROOT
 
 # The program itself, killed by itself with SIGKILL at the n-th rename of a file of the given name: what stands on
@@ -39,18 +37,6 @@ def fsync(descriptor):
 os.replace, os.fsync = replace, fsync
 sys.exit(main(sys.argv[4:]))
 """
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    import keras
-
-    import keras_aip
-
-    keras.utils.set_random_seed(0)
-    folder = tmp_path_factory.mktemp("teachers") / "tiny"
-    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=10, width=2), folder)
-    return folder
 
 
 def options(teacher, out):

@@ -10,19 +10,8 @@ import time
 
 import pytest
 
-import keras_aip
 from keras_aip.cli import main
 from tests.conftest import ROOT
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    folder = tmp_path_factory.mktemp("teachers") / "tiny"
-    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=10, width=2), folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
