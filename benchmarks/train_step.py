@@ -116,6 +116,7 @@ def speed(rounds: int) -> dict[str, Any]:
         rates: dict[str, list[float]] = {name: [] for name in loops}
         for _ in range(rounds):
             for name, loop in loops.items():
+                time.sleep(0.5)  # the mode before still fills its buffers
                 started = time.perf_counter()
                 loop()
                 rates[name].append(STEPS * BATCH / (time.perf_counter() - started))

@@ -57,7 +57,7 @@ PRESETS: dict[str, Preset] = {
             ),
             "distill": dict(
                 dataset="digits", image="sklearn:china.jpg", student="small_cnn", student_width=24, views=None,
-                recipe="steady", mixing_alpha=1.0, mixing_per="sample", batch_size=32, epochs=22,
+                recipe="steady", mixing_alpha=1.0, mixing_per="sample", batch_size=32, epochs=26,
                 steps_per_epoch=100, steps_per_execution=20, tau_squared=True, optimizer="adamw", learning_rate=1e-2,
                 weight_decay=1e-4, schedule="cosine", warmup=0.1,
             ),
