@@ -52,14 +52,13 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
         images = tf.cast(inputs, self.compute_dtype)
-        gamma, beta, mean, variance = (
-            tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
+        moving: list[Any] = [self.moving_mean, self.moving_variance]
+        gamma, beta, mean, variance = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta, *moving))
         if not (training and self.trainable):
             return _fused_batch_norm(images, gamma, beta, mean, variance, self.epsilon, False)[0]
         images, now, spread = _fused_batch_norm(images, gamma, beta, [], [], self.epsilon, True)[:3]
-        self.moving_mean.assign(mean * self.momentum + now * (1 - self.momentum))
-        self.moving_variance.assign(variance * self.momentum + spread * (1 - self.momentum))
+        for kept, before, new in zip(moving, (mean, variance), (now, spread)):
+            kept.assign(before * self.momentum + new * (1 - self.momentum))
         return images
 
 
