@@ -1,11 +1,14 @@
 """What all tests share: the repository's root and where the real data sets are, if anywhere."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tests run in the background would have their children ignore Ctrl-C, which some of them are there to try.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
