@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 import urllib.request
@@ -61,6 +62,7 @@ def from_tfds(name: str, part: str, data_dir: str | os.PathLike[str] | None = No
     try:
         import tensorflow_datasets as tfds
 
+        logging.getLogger("absl").setLevel(logging.ERROR)  # its remarks on folders it does not need
         builder: Any = tfds.builder(name, data_dir=kept)
         if not builder.is_prepared():
             _require_network(FACTS[name].source)
