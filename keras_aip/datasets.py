@@ -19,6 +19,7 @@ from bridge.datasets import FACTS, Labelled
 from bridge.datum.counter import shuffled_index, uniforms
 from bridge.errors import DatasetError
 from keras_aip import compat
+from keras_aip.stream import PARALLEL, ahead
 
 __all__ = ["FACTS", "Labelled", "batches", "from_tfds", "load", "training_batches"]
 
@@ -150,4 +151,4 @@ def training_batches(
         pixels = tf.cast(views, tf.float32) / 255
         return (compat.cutout(pixels, cutout, centre) if cutout else pixels), classes
 
-    return tf.data.Dataset.counter().map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return ahead(tf.data.Dataset.counter().map(batch, num_parallel_calls=PARALLEL))

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
 from bridge.errors import ConfigError
 from keras_aip.hosts import number_of_hosts
-from keras_aip.stream import Shard, Shown, shard_rows, stream
+from keras_aip.stream import Shard, Shown, ahead, shard_rows, stream
 from keras_aip.views import view_dataset
 
 _MIXINGS_AT_ONCE = 16
@@ -125,8 +125,10 @@ def _with_mixing(
     rows = spec.shape[0] if spec.shape.rank else None
     if rows is None:  # the last batch of a pass may be smaller than the others
         steps = tf.data.Dataset.counter(first_step)
-        return tf.data.Dataset.zip((views, steps)).map(
-            lambda data, step: {"views": data, "mixing": _mixing_of(data, mixing, seed, step)}
+        return ahead(
+            tf.data.Dataset.zip((views, steps)).map(
+                lambda data, step: {"views": data, "mixing": _mixing_of(data, mixing, seed, step)}
+            )
         )
     batch = rows * shard[1]
     kept = shard_rows(batch, shard)
@@ -145,7 +147,7 @@ def _with_mixing(
 
     numbers = stream(draw, rows, start_step=first_step, at_once=_MIXINGS_AT_ONCE, finish=named)
     data = tf.data.Dataset.zip((views, numbers)).map(lambda data, drawn: {"views": data, **drawn})
-    return data.prefetch(tf.data.AUTOTUNE)
+    return ahead(data)
 
 
 def _mixing_of(data: Any, mixing: Mixing, seed: int, step: tf.Tensor) -> MixingNumbers:

@@ -13,7 +13,7 @@ from bridge.datum.recipes import ImageRecipe
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import RecipeError
 from keras_aip.strategy import on_other_devices
-from keras_aip.stream import Shard, Shown, shard_rows, stream
+from keras_aip.stream import Shard, Shown, ahead, shard_rows, stream
 
 
 class Renderer:
@@ -194,7 +194,7 @@ def view_dataset(
         return renderer(ViewNumbers(*numbers)) if render == "host" else ViewNumbers(*numbers)
 
     few = steps_at_once(len(rows), view_set.recipe.size)
-    data = stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish).prefetch(tf.data.AUTOTUNE)
+    data = ahead(stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish))
     data.steps_per_epoch = None if view_set.views is None else -(-view_set.views // batch_size)
     data.start_step, data.batch_size, data.render = start_step, batch_size, render
     data.view_set, data.renderer = view_set, renderer

@@ -9,6 +9,7 @@ import tensorflow as tf
 from bridge.datum.mixing import Mixing
 from bridge.datum.views import ViewSet
 from bridge.errors import ConfigError
+from keras_aip.datasets import load, training_batches
 from keras_aip.feed import _share, feed
 from keras_aip.stream import shard_rows, stream
 from keras_aip.views import view_dataset
@@ -81,3 +82,17 @@ def test_uneven_shards_are_refused():
         shard_rows(32, (0, 3))
     with pytest.raises(ConfigError, match="0 ≤ index < count"):
         shard_rows(32, (2, 2))
+
+
+def test_no_pipeline_leaves_the_autotuner_on_whose_thread_ending_an_iteration_may_wait_for(view_set):
+    labelled = load("digits", split="validation")
+    plain = tf.data.Dataset.from_tensor_slices(np.zeros([10, 8, 8, 3], np.float32))
+    mixing, one = Mixing("cutmix"), tf.distribute.get_strategy()
+    pipelines = [
+        view_dataset(view_set, 16),
+        feed(view_dataset(view_set, 16), mixing, 0, 0, one),
+        feed(plain.batch(5, drop_remainder=True), mixing, 0, 0, one),
+        feed(plain.batch(4), mixing, 0, 0, one),
+        training_batches(labelled, 16),
+    ]
+    assert [data.options().autotune.enabled for data in pipelines] == [False] * 5
