@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from bridge.commands import VIEWS
-from bridge.config import CardConfig
 from bridge.errors import ConfigError
 from bridge.shell import Command
 from bridge.shell import main as run_program
+from bridge.teachers.options import CardConfig, ConvertConfig, ExportConfig, TeachersConfig, VerifyConfig
 
 ABOUT = "Views of one image, and teacher folders that both backends load."
 
@@ -26,7 +26,57 @@ def _card(config: CardConfig) -> None:
     print(f"All {len(card.files)} files are as the card says.", file=sys.stderr)
 
 
-COMMANDS = {"views": VIEWS, "card": Command(CardConfig, _card, smoke={}, aliases={})}
+def _export(config: ExportConfig) -> None:
+    from bridge.teachers.export import export, place_of
+
+    card = export(config)
+    out = place_of(config)
+    size = "any size" if card.input_size is None else " × ".join(map(str, card.input_size))
+    print(f"{card.kind} teacher, {size}, {card.classes} classes, {card.parameters:,} parameters. Written to {out}.")
+    if card.accuracy:
+        print("Measured: top-1 {top1:.2%} on {n:,} of {dataset}.".format(**card.accuracy))
+    print(f"Prove that both frameworks agree: python -m bridge verify --model {out}")
+
+
+def _verify(config: VerifyConfig) -> None:
+    from bridge.teachers.parity import verify
+    from bridge.teachers.shelf import find_folder
+
+    if config.model is None:
+        raise ConfigError("Which folder? Give --model FOLDER.")
+    folder = find_folder(config.model)
+    found = verify(folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size)
+    print(f"{'':20s}  largest difference  agreement on {config.views:,} views  ms per {config.batch_size}")
+    for name, figures in found["engines"].items():
+        if figures is None:
+            print(f"{name:20s}  not here: {found['missing'][name]}")
+        else:
+            same = f"{figures['agreement']:.2%}".rjust(len(f"agreement on {config.views:,} views"))
+            print(f"{name:20s}  {figures['relative']:18.1e}  {same}  {figures['ms_per_batch']:.1f}")
+    print(f"All answer alike; compared with {found['reference']}. Written to {folder / 'parity.json'}.")
+
+
+def _convert(config: ConvertConfig) -> None:
+    from bridge.teachers.forms import convert
+
+    for line in convert(config):
+        print(line)
+
+
+def _teachers(config: TeachersConfig) -> None:
+    from bridge.teachers.zoo import table
+
+    print(table(config.find))
+
+
+COMMANDS = {
+    "views": VIEWS,
+    "export": Command(ExportConfig, _export, smoke={}, aliases={}),
+    "verify": Command(VerifyConfig, _verify, smoke={"views": 64}, aliases={}),
+    "convert": Command(ConvertConfig, _convert, smoke={"views": 64}, aliases={}),
+    "teachers": Command(TeachersConfig, _teachers, smoke={}, aliases={}),
+    "card": Command(CardConfig, _card, smoke={}, aliases={}),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

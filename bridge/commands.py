@@ -1,12 +1,14 @@
-"""The `views` command, the same in every program since nothing in it needs a framework."""
+"""What commands do without a framework: all of `views`, and `evaluate` but for the networks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bridge.config import ViewsConfig, mixing_of
+from bridge.config import EvaluateConfig, ViewsConfig, mixing_of
 from bridge.errors import ConfigError, DatumError
 from bridge.shell import Command
 
@@ -64,6 +66,40 @@ def views(config: ViewsConfig) -> None:
         image_format=config.image_format, manifest=manifest,
     )  # fmt: skip
     print(f"{out / 'files'}: {config.count} {config.kind} views of {chosen.recipe.size} pixels, {written} written now")
+
+
+def measure(
+    config: EvaluateConfig, load: Callable[..., Any], load_teacher: Callable[..., Any], evaluate: Callable[..., Any]
+) -> dict[str, Any]:
+    """Measure a network, print what came out and, if asked for, write it.
+
+    Args:
+        config: resolved options.
+        load, load_teacher, evaluate: the backend's.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    from bridge.datasets import check_classes
+    from bridge.files import atomic_write, json_text
+
+    if config.model is None:
+        raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
+    model = load_teacher(config.model, dataset=config.dataset)
+    teacher = load_teacher(config.teacher, dataset=config.dataset) if config.teacher else None
+    size = model.input_size[0] if model.input_size else None
+    data = load(
+        config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir
+    )
+    check_classes(data, model.classes or 0, model.class_names)
+    result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
+    if result["student_top1"] is None and teacher is None:
+        raise ConfigError(f"{config.dataset} has no labels; give --teacher FOLDER to measure agreement with it.")
+    text = json_text(result)
+    print(text)
+    if config.out:
+        atomic_write(Path(config.out), text)
+    return result
 
 
 VIEWS = Command(ViewsConfig, views, smoke={"grid": 4}, aliases={})

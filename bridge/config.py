@@ -255,14 +255,6 @@ class ImportReferenceConfig(Common):
 
 
 @dataclass(frozen=True)
-class CardConfig(Common):
-    """Check that a teacher or student folder is whole, and show what it says of itself."""
-
-    model: str | None = None
-    """The folder."""
-
-
-@dataclass(frozen=True)
 class DemoConfig(Common):
     """Train a teacher on handwritten digits, distil it from one photograph, and measure what the student learned."""
 

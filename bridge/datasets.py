@@ -19,7 +19,7 @@ from PIL import Image
 from bridge import cifar, npz
 from bridge.datum.export import MANIFEST
 from bridge.datum.sources import list_files, read_image, some_names
-from bridge.errors import DatasetError, DatumError
+from bridge.errors import DatasetError, DatumError, TeacherError
 from bridge.facts import FACTS, DatasetFacts, Labelled
 from bridge.names import hint
 
@@ -27,6 +27,7 @@ __all__ = [
     "FACTS",
     "DatasetFacts",
     "Labelled",
+    "check_classes",
     "data_folder",
     "load",
     "load_digits",
@@ -125,6 +126,33 @@ def thinned(labelled: Labelled, count: int) -> Labelled:
     rows = np.linspace(0, len(labelled.images) - 1, count).astype(np.int64)
     labels = None if labelled.labels is None else labelled.labels[rows]
     return replace(labelled, images=labelled.images[rows], labels=labels)
+
+
+def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> None:
+    """Refuse labels that mean nothing to a model.
+
+    Args:
+        data: with or without labels.
+        classes: of the model.
+        class_names: of the model, if known.
+
+    Raises:
+        TeacherError: naming both sides.
+    """
+    if data.labels is None:
+        return
+    found = max(len(data.class_names or ()), int(data.labels.max()) + 1)
+    if found > classes or (data.class_names and found != classes):
+        raise TeacherError(
+            f"{data.name} has {found} classes, the model answers with {classes}. Evaluate on the data the teacher was "
+            "made for, or on a folder without class folders for agreement alone."
+        )
+    if class_names and data.class_names and list(class_names) != list(data.class_names):
+        differ = next(k for k, pair in enumerate(zip(class_names, data.class_names)) if pair[0] != pair[1])
+        raise TeacherError(
+            f"Class {differ} is {data.class_names[differ]!r} in {data.name} and {class_names[differ]!r} for the model; "
+            "the same names in the same order are needed."
+        )
 
 
 def load_digits(split: str, image_size: int = 32) -> Labelled:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.commands import VIEWS
+from bridge.commands import VIEWS, measure
 from bridge.config import (
     DemoConfig,
     DistillConfig,
@@ -53,8 +53,8 @@ def _train_teacher(config: TrainTeacherConfig) -> None:
 
 
 def _import_reference(config: ImportReferenceConfig) -> None:
+    from bridge.teachers.shelf import folder_for
     from keras_aip.reference import import_reference
-    from keras_aip.teachers import folder_for
 
     if config.checkpoint is None:
         raise ConfigError("Which checkpoint? Give --checkpoint, such as teacher_models/cifar10/cifar_wrn_40_4.tf.")
@@ -71,30 +71,13 @@ def _demo(config: DemoConfig) -> None:
 
 
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    from bridge.files import atomic_write, json_text
     from keras_aip.datasets import load
-    from keras_aip.evaluate import check_classes, evaluate
+    from keras_aip.evaluate import evaluate
     from keras_aip.run import set_up
     from keras_aip.teachers import load_teacher
 
-    if config.model is None:
-        raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
     set_up(config.threads, 0)
-    model = load_teacher(config.model, dataset=config.dataset)
-    teacher = load_teacher(config.teacher, dataset=config.dataset) if config.teacher else None
-    size = model.input_size[0] if model.input_size else None
-    data = load(
-        config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir
-    )
-    check_classes(data, model.classes or 0, model.class_names)
-    result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
-    if result["student_top1"] is None and teacher is None:
-        raise ConfigError(f"{config.dataset} has no labels; give --teacher FOLDER to measure agreement with it.")
-    text = json_text(result)
-    print(text)
-    if config.out:
-        atomic_write(Path(config.out), text)
-    return result
+    return measure(config, load, load_teacher, evaluate)
 
 
 COMMANDS = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.errors import DatasetError, TeacherError
+from bridge.datasets import check_classes
+from bridge.errors import DatasetError
 from bridge.metrics import evaluate_logits
 from keras_aip.datasets import Labelled, batches, load
 from keras_aip.teachers import Teacher
@@ -78,33 +79,6 @@ def evaluate(
     return {**evaluate_logits(logits, data.labels, answers), "dataset": data.name, "n": len(data.images)}
 
 
-def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> None:
-    """Refuse labels that mean nothing to a model.
-
-    Args:
-        data: with or without labels.
-        classes: of the model.
-        class_names: of the model, if known.
-
-    Raises:
-        TeacherError: naming both sides.
-    """
-    if data.labels is None:
-        return
-    found = max(len(data.class_names or ()), int(data.labels.max()) + 1)
-    if found > classes or (data.class_names and found != classes):
-        raise TeacherError(
-            f"{data.name} has {found} classes, the model answers with {classes}. Evaluate on the data the teacher was "
-            "made for, or on a folder without class folders for agreement alone."
-        )
-    if class_names and data.class_names and list(class_names) != list(data.class_names):
-        differ = next(k for k, pair in enumerate(zip(class_names, data.class_names)) if pair[0] != pair[1])
-        raise TeacherError(
-            f"Class {differ} is {data.class_names[differ]!r} in {data.name} and {class_names[differ]!r} for the model; "
-            "the same names in the same order are needed."
-        )
-
-
 @contextlib.contextmanager
 def recalibrated(model: keras.Model, image_batches: Iterable[tf.Tensor]) -> Iterator[keras.Model]:
     """Inside the context, BatchNorm statistics are those of the given images; afterwards the old ones are back.
@@ -135,7 +109,7 @@ def input_side(model: Any) -> int | None:
     return _input_size(model)[0]
 
 
-def _input_size(model: Any) -> tuple[int | None, int | None]:
+def _input_size(model: Any) -> tuple[int | None, ...]:
     """Height and width in pixels, each None where the model takes any or does not say (a subclassed one)."""
     if isinstance(model, Teacher):
         return model.input_size or (None, None)

@@ -13,9 +13,10 @@ import tensorflow as tf
 from bridge.errors import TeacherError
 from bridge.names import lookup
 from bridge.teachers.card import Card
+from bridge.teachers.shelf import folder_for
 from keras_aip import models
 from keras_aip.datasets import FACTS
-from keras_aip.teachers import folder_for, save_teacher
+from keras_aip.teachers import save_teacher
 
 # Reference code, for CIFAR-10 and CIFAR-100 alike; the deviations within an image of CIFAR-10, averaged over images.
 MEAN = (0.4914, 0.4822, 0.4465)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
-from bridge.errors import ConfigError, MissingTeacherError, TeacherError
-from bridge.teachers.card import CARD_NAME, CHOICES, FORMS, Card, replacing_folder
+from bridge.errors import ConfigError, TeacherError
+from bridge.names import hint
+from bridge.teachers.card import CARD_NAME, FORMS, Card, replacing_folder
+from bridge.teachers.crossing import converted
 from bridge.teachers.scan import read_json_member, refuse_code
+from bridge.teachers.shelf import find_folder
+from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
 from keras_aip import models
-
-SMALLEST_PROBABILITY = 1e-7
-FOLDER_VARIABLE = "AIP_TEACHERS"
-DEFAULT_FOLDER = "teachers"
 
 
 class Teacher:
@@ -31,7 +30,7 @@ class Teacher:
     Not a Keras layer: so a model that holds a teacher neither trains nor saves the teacher's weights.
 
     Args:
-        model: A Keras model (frozen from then on), or any callable that takes a batch of images.
+        model: A Keras model (frozen from then on), or any callable that takes a batch of images (or waveforms).
         outputs: What the model gives: ``logits``, ``probabilities``, or ``labels`` (class numbers ``[batch]``
             or one-hot ``[batch, classes]``).
         mean: Mean per channel to subtract before the model, in float32; None where the model does it itself.
@@ -40,7 +39,8 @@ class Teacher:
         dtype: ``"bfloat16"`` makes a Keras model again in bfloat16; None or ``"float32"`` leaves it as it is.
         digest: What identifies the network; None: a SHA-256 over its weights, where it shows any.
         classes: Number of classes, needed only where the model's output shape does not tell.
-        input_size: Height and width in pixels, needed only where the model's input shape does not tell.
+        input_size: Height and width in pixels (or the samples of a waveform), needed only where the model's input shape
+            does not tell.
 
     Raises:
         TeacherError: The arguments contradict each other or the model.
@@ -60,16 +60,11 @@ class Teacher:
         digest: str | None = None,
         *,
         classes: int | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, ...] | None = None,
     ) -> None:
         if not callable(model):
             raise TeacherError(f"A teacher is a Keras model or a function of images, not a {type(model).__name__}.")
-        if outputs not in CHOICES["outputs"]:
-            raise TeacherError(f"outputs={outputs!r} must be one of {', '.join(CHOICES['outputs'])}.")
-        if (mean is None) != (std is None):
-            raise TeacherError("Give mean and std together, or neither where the model normalises by itself.")
-        if mean is not None and std is not None and (len(mean) != len(std) or min(std) <= 0):
-            raise TeacherError(f"mean={mean!r} and std={std!r} must be equally long, with every std above 0.")
+        check_statements(outputs, mean, std)
         self._outputs = outputs
         self._mean = None if mean is None else tuple(float(value) for value in mean)
         self._std = None if std is None else tuple(float(value) for value in std)
@@ -98,8 +93,8 @@ class Teacher:
         return self._classes
 
     @property
-    def input_size(self) -> tuple[int, int] | None:
-        """Height and width of the images in pixels; None: any, or unknown."""
+    def input_size(self) -> tuple[int, ...] | None:
+        """Height and width of the images in pixels, or (samples,) of the waveforms; None: any, or unknown."""
         return self._input_size
 
     @property
@@ -128,7 +123,7 @@ class Teacher:
         """Answer a batch in log space; no gradient flows through.
 
         Args:
-            images: RGB ``[batch, height, width, 3]`` in [0, 1].
+            images: RGB ``[batch, height, width, 3]`` in [0, 1]; waveforms ``[batch, samples]`` in [-1, 1].
 
         Returns:
             float32 ``[batch, classes]``: logits as the model gives them, or ``log(max(p, 1e-7))`` of its
@@ -151,7 +146,7 @@ class Teacher:
         if self._outputs == "labels" and scores.shape.rank == 2 and scores.shape[1] == 1:
             scores = scores[:, 0]
         if self._outputs == "labels" and scores.shape.rank == 1:
-            scores = tf.one_hot(tf.cast(scores, tf.int64), self._need_classes())
+            scores = tf.one_hot(tf.cast(scores, tf.int64), self._classes)
         if scores.shape.rank != 2:
             raise TeacherError(
                 f"The teacher answers with shape {tuple(scores.shape)}; expected [batch, classes]"
@@ -171,21 +166,7 @@ class Teacher:
         if self._outputs == "labels" and found == 1:
             found = None  # one class number per image, not one class
         named = None if self.class_names is None else len(self.class_names)
-        told = {"classes": classes, "class_names": named, "the model's output": found}
-        told = {what: count for what, count in told.items() if count is not None}
-        if len(set(told.values())) > 1:
-            listed = ", ".join(f"{what}: {count}" for what, count in told.items())
-            raise TeacherError(f"The number of classes is contradictory ({listed}). Correct the wrong one.")
-        found = next(iter(told.values()), None)
-        if found is None and self._outputs == "labels":
-            self._need_classes()
-        return found
-
-    def _need_classes(self) -> int:
-        classes = getattr(self, "_classes", None)
-        if classes is None:
-            raise TeacherError("A teacher that answers with class numbers needs classes=…, how many there are.")
-        return classes
+        return number_of_classes({"classes": classes, "class_names": named, "the model's output": found}, self._outputs)
 
 
 def save_teacher(
@@ -242,7 +223,7 @@ def save_teacher(
         else:
             model.save(path)
             # Before it is moved into place: a folder that could not be loaded again is not written.
-            refuse_code(path, _registered_modules())
+            refuse_code(path, registered_modules())
         card = card.sealed(beside)
         card.save(beside)
     return card
@@ -258,72 +239,110 @@ def load_model(folder: str | Path, dataset: str | None = None) -> tuple[keras.Mo
     Raises:
         TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
     """
-    folder = _find(folder, dataset)
+    folder = find_folder(folder, dataset, can_train=models.is_known(str(folder)))
     card = Card.load(folder)
-    if "safetensors" in card.forms and card.architecture is not None:
-        model = _from_safetensors(folder / card.forms["safetensors"], card)
-    elif "keras" in card.forms:
-        model = _from_keras_file(folder / card.forms["keras"], card)
-    else:
+    form = _form_of(folder, card)
+    if form == "onnx":
         raise TeacherError(
-            f"{folder} has no form this backend loads: its card names {', '.join(card.forms) or 'none'}; "
-            "expected weights.safetensors with a known architecture, or model.keras."
+            f"{folder} has only {card.forms[form]} for this backend: a frozen teacher (load_teacher), not a network to "
+            "train. Export it with weights.safetensors of a known architecture or as model.keras."
         )
-    shape = getattr(model, "output_shape", None)
-    if isinstance(shape, tuple) and shape[-1] not in (None, card.classes):
-        raise TeacherError(f"The model in {folder} answers for {shape[-1]} classes, its card says {card.classes}.")
-    return model, card
+    return _native(folder, card, form), card
 
 
-def load_teacher(folder_or_name: str | Path, dtype: str | None = None, dataset: str | None = None) -> Teacher:
+def load_teacher(
+    folder_or_name: str | Path, dtype: str | None = None, dataset: str | None = None, form: str | None = None
+) -> Teacher:
     """Load a teacher from a folder, or by the name of a folder in ``$AIP_TEACHERS`` (default ``./teachers``).
 
     Args:
         folder_or_name: A folder with ``card.json``, or its name.
-        dtype: ``"bfloat16"`` for a faster, less precise one.
+        dtype: ``"bfloat16"`` for a faster, less precise one; of native forms only.
         dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
+        form: ``"safetensors"``, ``"keras"`` or ``"onnx"``; None: a native one of this backend, else through ONNX (which
+            is converted on the first time, in about 20 s, and cached).
 
     Raises:
-        TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
+        TeacherError: There is no such teacher or form, or its files are damaged, foreign or refused.
     """
-    model, card = load_model(folder_or_name, dataset)
-    return Teacher(model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=card.digest)
+    folder = find_folder(folder_or_name, dataset, can_train=models.is_known(str(folder_or_name)))
+    card = Card.load(folder)
+    form = _form_of(folder, card, form)
+    if form != "onnx":
+        model = _native(folder, card, form)
+    elif dtype in (None, "float32"):
+        model = _Crossed(folder / card.forms[form], card)
+    else:
+        raise TeacherError(
+            f"dtype={dtype!r} needs a native form, whose weights can be made again in it; of {folder} this backend "
+            f"loads {card.forms[form]}, which computes in float32. Leave dtype out."
+        )
+    return Teacher(
+        model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=card.digest,
+        classes=card.classes, input_size=card.input_size,
+    )  # fmt: skip
 
 
-def folder_for(dataset: str, architecture: str) -> Path:
-    """Where a teacher of an architecture for a data set is kept unless told otherwise, and looked for.
-
-    Args:
-        dataset: A name, or a path, of which the last part counts without its suffix.
-        architecture: Such as ``wrn_40_4``.
-    """
-    name = Path(dataset).expanduser().absolute().name.strip(".").partition(".")[0]
-    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER) / f"{name}_{architecture}"
-
-
-def _find(folder_or_name: str | Path, dataset: str | None = None) -> Path:
-    given = Path(folder_or_name)
-    shelf = Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
-    places = [given, shelf / given]
-    if dataset is not None and len(given.parts) == 1:
-        places.insert(1, folder_for(dataset, given.name))
-    for place in places:
-        if place.is_dir():
-            return place
-    options = [f"--dataset {dataset or 'DATASET'}"]
-    if models.is_known(str(given)):
-        options.append(f"--architecture {given}")
-    out = None
-    if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
-        out = str(given if len(given.parts) > 1 else shelf / given)
-        options.append(f"--out {out}")
-    line = f"python -m keras_aip train-teacher {' '.join(options)}"
-    raise MissingTeacherError(
-        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
-        f"{FOLDER_VARIABLE} to look elsewhere).",
-        f"Train it with `{line}`, or put a folder with {CARD_NAME} and weights there.",
-        out,
+def _form_of(folder: Path, card: Card, form: str | None = None) -> str:
+    """The form to load: the one asked for, else the first that this backend can."""
+    if form is not None and form not in FORMS:
+        raise TeacherError(f"form={form!r} must be one of {', '.join(FORMS)}.{hint(form, FORMS)}")
+    if form is not None and form not in card.forms:
+        raise TeacherError(f"{folder} has no form {form!r}: its card names {', '.join(card.forms) or 'none'}.")
+    if form is not None:
+        return form
+    elsewhere = "onnx" in card.forms
+    # Without another way the native form is tried all the same: its error says what is wrong with it.
+    if "safetensors" in card.forms and card.architecture and (models.is_known(card.architecture) or not elsewhere):
+        return "safetensors"
+    if "keras" in card.forms and (not elsewhere or _is_ours(_made_with(folder / card.forms["keras"]))):
+        return "keras"
+    if elsewhere:
+        return "onnx"
+    raise TeacherError(
+        f"{folder} has no form this backend loads: its card names {', '.join(card.forms) or 'none'}; "
+        "expected weights.safetensors with a known architecture, model.keras or model.onnx."
     )
+
+
+def _native(folder: Path, card: Card, form: str) -> keras.Model:
+    path = folder / card.forms[form]
+    model = _from_safetensors(path, card) if form == "safetensors" else _from_keras_file(path, card)
+    shape = getattr(model, "output_shape", None)
+    if isinstance(shape, tuple) and shape[-1] not in (None, card.classes):
+        raise TeacherError(f"The model in {folder} answers for {shape[-1]} classes, its card says {card.classes}.")
+    return model
+
+
+class _Crossed:
+    """The network of a ``model.onnx``, as a function of images (or waveforms) that TensorFlow can trace.
+
+    Nothing foreign is executed by loading it: the graph is made here, of a validated ONNX file.
+    """
+
+    def __init__(self, path: Path, card: Card) -> None:
+        saved = converted(path)
+        try:
+            self._loaded = tf.saved_model.load(str(saved))  # kept: its functions live no longer than it does
+            self._answer = self._loaded.signatures["serving_default"]
+            ((self._name, given),) = self._answer.structured_input_signature[1].items()
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TeacherError(
+                f"{saved}, made of {path}, cannot be loaded ({first}). Remove it, and try again."
+            ) from error
+        self._shape = given.shape
+        expected = None if card.input_size is None else [*card.input_size, *([3] if card.kind == "image" else [])]
+        gives = self._answer.structured_outputs["scores"].shape
+        if card.outputs != "labels" and gives.rank == 2 and gives[1] not in (None, card.classes):
+            raise TeacherError(f"{path} answers for {gives[1]} classes, its card says {card.classes}.")
+        if expected is not None and self._shape[1:].as_list() != expected:
+            raise TeacherError(f"{path} takes {self._shape[1:].as_list()} per sample, its card says {expected}.")
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        if not self._shape.is_compatible_with(images.shape):
+            raise TeacherError(f"The teacher takes {_listed(self._shape)}, not {_listed(images.shape)}.")
+        return self._answer(**{self._name: images})["scores"]
 
 
 def _from_safetensors(path: Path, card: Card) -> keras.Model:
@@ -341,10 +360,9 @@ def _from_safetensors(path: Path, card: Card) -> keras.Model:
 
 
 def _from_keras_file(path: Path, card: Card) -> keras.Model:
-    refuse_code(path, _registered_modules())
-    metadata = read_json_member(path, "metadata.json")
-    made_with = str(metadata.get("keras_version")) if isinstance(metadata, dict) else "unknown"
-    if made_with.split(".")[0] != keras.__version__.split(".")[0]:
+    refuse_code(path, registered_modules())
+    made_with = _made_with(path)
+    if not _is_ours(made_with):
         raise TeacherError(
             f"{path} was saved by Keras {made_with}, this is Keras {keras.__version__}: the two do not read "
             "each other's files. Load it in an environment with its own Keras, or build the network with "
@@ -365,7 +383,21 @@ def _from_keras_file(path: Path, card: Card) -> keras.Model:
     return model
 
 
-def _registered_modules() -> set[str]:
+def _made_with(path: Path) -> str:
+    """The version of Keras that wrote a ``.keras`` file."""
+    metadata = read_json_member(path, "metadata.json")
+    return str(metadata.get("keras_version")) if isinstance(metadata, dict) else "unknown"
+
+
+def _is_ours(version: str) -> bool:
+    return version.split(".")[0] == keras.__version__.split(".")[0]
+
+
+def _listed(shape: tf.TensorShape) -> str:
+    return str(shape).replace("None", "batch", 1) if shape.rank else str(shape)
+
+
+def registered_modules() -> set[str]:
     """Return the modules of all classes registered in this process: running them is the user's own doing."""
     registered = keras.saving.get_custom_objects().values()
     return {getattr(thing, "__module__", "") for thing in registered} - {"builtins", ""}

@@ -13,12 +13,13 @@ import numpy as np
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import splits_of, thinned
 from bridge.errors import ConfigError, DatasetError
+from bridge.teachers.shelf import folder_for
 from keras_aip import models
 from keras_aip.datasets import FACTS, Labelled, load, training_batches
 from keras_aip.evaluate import evaluate
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import ShowProgress, set_up
-from keras_aip.teachers import folder_for, save_teacher
+from keras_aip.teachers import save_teacher
 
 
 def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:

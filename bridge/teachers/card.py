@@ -21,6 +21,7 @@ from bridge.files import atomic_write, sha256_file, sync_folder
 from bridge.names import hint
 
 CARD_NAME = "card.json"
+PARITY_NAME = "parity.json"
 SCHEMA_VERSION = 1
 # A card is a page of text; a larger file is something else, and is not read into memory to find out.
 LARGEST_CARD_BYTES = 4 << 20
@@ -29,6 +30,7 @@ CHOICES = {
     "channel_order": ("RGB",),
     "outputs": ("logits", "probabilities", "labels"),
 }
+RANGES = {"image": (0, 1), "audio": (-1, 1)}
 FORMS = {"safetensors": "weights.safetensors", "keras": "model.keras", "onnx": "model.onnx"}
 
 
@@ -38,14 +40,18 @@ class Card:
 
     Args:
         classes: Number of classes.
-        input_size: Height and width of the images in pixels; None: any.
+        input_size: Height and width of the images in pixels, or the samples of a waveform as one number; None: any.
+        kind: What it listens to or looks at: ``image`` (RGB in [0, 1]) or ``audio`` (waveforms in [-1, 1]).
+        rate: Samples per second of a waveform; None for images.
+        front_end: How a waveform becomes the native form's features, as `bridge.teachers.front_end` takes it; baked
+            into `model.onnx`.
         architecture: The name both backends build it by; None: only its files know.
         arguments: What the architecture is built with (``classes``, ``image_size``, ``mean``, ``std``, …).
         class_names: One name per class, in the order of the outputs.
-        layout: How the native form takes its images.
+        layout: How the native form takes its images; `model.onnx` always takes ``NCHW``.
         channel_order: ``RGB``.
-        range: Lowest and highest value of the images, before any normalisation.
-        mean: Mean per channel to subtract *before* the network; None where the network does it itself.
+        range: Lowest and highest value of images or waveforms, before any normalisation.
+        mean: Mean per channel to subtract *before* the native form; None where it does so itself, as `model.onnx` does.
         std: Standard deviation per channel to divide by before the network; None as above.
         outputs: ``logits``, ``probabilities`` or ``labels``.
         parameters: Number of weights.
@@ -61,13 +67,16 @@ class Card:
     """
 
     classes: int
-    input_size: tuple[int, int] | None
+    input_size: tuple[int, ...] | None
+    kind: str = "image"
+    rate: int | None = None
+    front_end: dict[str, Any] | None = None
     architecture: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     layout: str = "NHWC"
     channel_order: str = "RGB"
-    range: tuple[float, float] = (0, 1)
+    range: tuple[float, ...] = (0, 1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     outputs: str = "logits"
@@ -86,6 +95,7 @@ class Card:
                 "Update this package, or write the teacher again with the version installed."
             )
         _require(_whole(self.classes, 1), "classes", self.classes, "a whole number of at least 1")
+        _require(self.kind in tuple(RANGES), "kind", self.kind, f"one of {', '.join(RANGES)}")
         for name in ("input_size", "class_names", "range", "mean", "std"):
             value = getattr(self, name)
             if value is not None:
@@ -93,13 +103,17 @@ class Card:
                 # JSON gives lists; tuples make a card that was read equal to the one that was written.
                 object.__setattr__(self, name, tuple(value))
         if self.input_size is not None:
-            fits = len(self.input_size) == 2 and all(_whole(side, 1) for side in self.input_size)
-            _require(fits, "input_size", self.input_size, "[height, width] in pixels")
+            expected, sides = ("[height, width] in pixels", 2) if self.kind == "image" else ("[samples]", 1)
+            fits = len(self.input_size) == sides and all(_whole(side, 1) for side in self.input_size)
+            _require(fits, "input_size", self.input_size, expected)
+        fits = _whole(self.rate, 1) if self.kind == "audio" else self.rate is None
+        _require(fits, "rate", self.rate, "whole samples per second of audio, and null otherwise")
         if self.class_names is not None:
             fits = all(isinstance(name, str) for name in self.class_names)
             fits = fits and len(self.class_names) == self.classes
             _require(fits, "class_names", self.class_names, f"{self.classes} names, one per class")
-        _require(self.range == (0, 1), "range", self.range, "[0, 1]")
+        expected = RANGES[self.kind]
+        _require(self.range == expected, "range", self.range, f"{list(expected)}, in which every {self.kind} is given")
         for name, choices in CHOICES.items():
             _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
         for name in ("mean", "std"):
@@ -113,12 +127,9 @@ class Card:
         _require(_whole(self.parameters, 0), "parameters", self.parameters, "a whole number")
         for name in ("arguments", "forms", "files"):
             _require(isinstance(getattr(self, name), Mapping), name, getattr(self, name), "an object")
-        _require(
-            self.accuracy is None or isinstance(self.accuracy, Mapping),
-            "accuracy",
-            self.accuracy,
-            "an object",
-        )
+        for name in ("accuracy", "front_end"):
+            value = getattr(self, name)
+            _require(value is None or isinstance(value, Mapping), name, value, "an object")
         top1 = (self.accuracy or {}).get("top1")
         _require(top1 is None or (_finite(top1) and 0 <= top1 <= 1), "accuracy: top1", top1, "a fraction in [0, 1]")
         given = self.arguments.get("classes", self.classes)
@@ -279,7 +290,7 @@ def _refuse_to_replace(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise TeacherError(f"{folder} exists and is not a folder. Choose another name.")
     inside = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
-    strange = inside - {CARD_NAME, *FORMS.values()}
+    strange = inside - {CARD_NAME, PARITY_NAME, *FORMS.values()}
     if strange or (inside and CARD_NAME not in inside):
         listed = ", ".join(sorted(strange or inside)[:5])
         raise TeacherError(

@@ -17,7 +17,11 @@ from typing import Any
 
 from bridge.errors import TeacherError
 
-LARGEST_CONFIG_BYTES = 64 << 20
+# Ours: a description of one layer takes about a thousand bytes, and parsing multiplies them in memory.
+LARGEST_CONFIG_BYTES = 16 << 20
+# Ours: trained weights hardly shrink when zipped; a small file that declares far more wants to fill memory or disk.
+LARGEST_RATIO = 20
+UNSUSPICIOUS_BYTES = 64 << 20
 RUNS_CODE = {
     "Lambda": "a Lambda layer runs Python code stored in the file",
     "__lambda__": "it holds Python code",
@@ -137,11 +141,19 @@ def read_json_member(path: Path, member: str) -> Any:
     """Return one JSON file from inside a ``.keras`` file.
 
     Raises:
-        TeacherError: The file is no zip archive, is truncated, or lacks the member.
+        TeacherError: The file is no zip archive, is truncated, lacks the member, or unpacks to far more than it holds.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-            content = file.read(LARGEST_CONFIG_BYTES + 1)
+        with zipfile.ZipFile(path) as archive:
+            # Reading a member stops at the size it declares, so what is declared bounds what is unpacked.
+            declared = sum(info.file_size for info in archive.infolist())
+            held = path.stat().st_size
+            if declared > max(UNSUSPICIOUS_BYTES, LARGEST_RATIO * held):
+                raise TeacherError(
+                    f"{path} has {held:,} bytes and would unpack to {declared:,}, which no network does; it is refused."
+                )
+            with archive.open(member) as file:
+                content = file.read(LARGEST_CONFIG_BYTES + 1)
     except KeyError as error:
         raise TeacherError(f"{path} holds no {member}, so it is not a .keras model.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, ValueError) as error:

@@ -7,14 +7,12 @@ logits. Layers carry the dotted names of their PyTorch twins, so weights cross b
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from bridge.errors import ConfigError
-from bridge.names import hint
+from bridge.networks import check_arguments, own_arguments, unknown_network, wide
 from keras_aip.models.cnn import small_cnn
 from keras_aip.models.layers import Normalise
 from keras_aip.models.precision import in_bfloat16
@@ -57,12 +55,11 @@ _BUILDERS: dict[str, Callable[..., keras.Model]] = {
         *(vgg11, vgg13, vgg16, vgg19),
     )
 }
-_FURTHER_ARGUMENTS = {"small_cnn": ("width",)}
 
 
 def is_known(architecture: str) -> bool:
     """Whether :func:`build` knows an architecture of that name."""
-    return architecture in _BUILDERS or _wide(architecture) is not None
+    return architecture in _BUILDERS or wide(architecture) is not None
 
 
 def names() -> list[str]:
@@ -100,13 +97,8 @@ def build(
         >>> student = build("wrn_16_4", classes=10)  # doctest: +SKIP
     """
     builder = _builder(architecture)
-    known = ("reference",) if _wide(architecture) else _FURTHER_ARGUMENTS.get(architecture, ())
-    unknown = [name for name in arguments if name not in known]
-    if unknown:
-        everything = ("classes", "image_size", "mean", "std", "l2", "dtype", *known)
-        raise ConfigError(
-            f"{architecture} takes {', '.join(everything)}, not {', '.join(unknown)}.{hint(unknown[0], everything)}"
-        )
+    common = ("classes", "image_size", "mean", "std", "l2", "dtype")
+    check_arguments(architecture, arguments, common, own_arguments(architecture))
     return builder(classes=classes, image_size=image_size, mean=mean, std=std, l2=l2, dtype=dtype, **arguments)
 
 
@@ -123,14 +115,6 @@ def architecture_of(model: Any) -> dict[str, Any] | None:
 def _builder(architecture: str) -> Callable[..., keras.Model]:
     if architecture in _BUILDERS:
         return _BUILDERS[architecture]
-    if wide := _wide(architecture):
-        depth, width = int(wide[1]), int(wide[2])
-        return lambda **options: wrn(depth, width, **options)
-    raise ConfigError(
-        f"Unknown network {architecture!r}; known: {', '.join(_BUILDERS)} and wrn_<depth>_<width>."
-        f"{hint(architecture, _BUILDERS)}"
-    )
-
-
-def _wide(architecture: str) -> re.Match[str] | None:
-    return re.fullmatch(r"wrn_(\d{1,4})_(\d{1,4})", str(architecture))
+    if asked := wide(architecture):
+        return lambda **options: wrn(*asked, **options)
+    raise unknown_network(architecture, _BUILDERS)

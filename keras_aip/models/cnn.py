@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_aip.models.layers import Network, whole_number
+from bridge.networks import whole_number
+from keras_aip.models.layers import Network
 
 
 def small_cnn(classes: int, width: int = 16, **options: Any) -> keras.Model:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from bridge.errors import ConfigError
 from bridge.names import hint
+from bridge.networks import Plan
 from keras_aip import compat
 
 BATCH_NORM_EPSILON = 1e-5
@@ -88,54 +88,24 @@ class PaddedShortcut(keras.layers.Layer):
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(Plan):
     """What one network was asked to be, and the layers it is built from: one dtype policy, one L2 penalty.
 
-    Args:
-        architecture: The name ``keras_aip.models.build`` knows it by.
-        classes: Number of logits.
-        smallest: Side in pixels below which the network has nothing left to pool.
-        image_size: Height and width of the images in pixels.
-        mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
-        std: Standard deviation per channel of RGB in [0, 1].
+    Args, besides those of a plan:
         l2: Weight of ``sum(kernel ** 2)`` over convolutions and dense layers, added to ``model.losses``.
         dtype: Keras dtype policy; None is float32. The head stays in float32 always.
-        arguments: Further arguments of the architecture (``width``), recorded with it.
         tensorflow: Pad as TensorFlow's "same" does and take Keras's own ε in BatchNorm, 1e-3: for weights trained so.
 
     Raises:
         ConfigError: A value cannot work.
     """
 
-    architecture: str
-    classes: int
-    smallest: int
-    image_size: int = 32
-    mean: Sequence[float] = (0.5, 0.5, 0.5)
-    std: Sequence[float] = (0.25, 0.25, 0.25)
     l2: float = 0.0
     dtype: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
     tensorflow: bool = False
 
     def __post_init__(self) -> None:
-        whole_number("classes", self.classes, at_least=1)
-        whole_number("image_size", self.image_size, at_least=1)
-        if self.image_size < self.smallest:
-            raise ConfigError(
-                f"image_size={self.image_size} is too small for {self.architecture}: its poolings and "
-                f"strides need at least {self.smallest} pixels. Use larger images or another architecture."
-            )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            try:
-                fits = len(values) == 3 and all(math.isfinite(value) for value in values)
-            except TypeError:
-                fits = False
-            if not fits or (name == "std" and min(values) <= 0):
-                positive = ", all greater than 0" if name == "std" else ""
-                raise ConfigError(
-                    f"{name}={values!r} must be three finite numbers, for R, G and B in [0, 1]{positive}."
-                )
+        super().__post_init__()
         if isinstance(self.l2, bool) or not isinstance(self.l2, (int, float)) or not 0 <= self.l2 < math.inf:
             raise ConfigError(f"l2={self.l2!r} must be a number of at least 0 (0 switches it off).")
         if self.dtype is not None and self.dtype not in DTYPES:
@@ -218,36 +188,11 @@ class Network:
     def model(self, inputs: Any, logits: Any) -> keras.Model:
         """Return the finished model, with the architecture and arguments that build it again."""
         model = keras.Model(inputs, logits, name=self.architecture)
-        described = {
-            "architecture": self.architecture,
-            "arguments": {
-                "classes": operator.index(self.classes),
-                "image_size": operator.index(self.image_size),
-                "mean": [float(value) for value in self.mean],
-                "std": [float(value) for value in self.std],
-                **self.arguments,
-            },
-        }
         # As text: a dictionary would be wrapped and tracked by Keras, and written into checkpoints.
-        model.aip_architecture = json.dumps(described)
+        model.aip_architecture = json.dumps(self.described())
         return model
 
 
 def _variance(scale: float, mode: str, distribution: str) -> Any:
     # Typed loosely here, because Keras says "str" where it takes initialisers too.
     return keras.initializers.VarianceScaling(scale, mode, distribution)
-
-
-def whole_number(name: str, value: Any, at_least: int) -> int:
-    """Return ``value`` as an int.
-
-    Raises:
-        ConfigError: It is not a whole number of at least ``at_least``.
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < at_least:
-        raise ConfigError(f"{name}={value!r} must be a whole number of at least {at_least}.")
-    return number

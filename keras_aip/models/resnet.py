@@ -6,11 +6,8 @@ from typing import Any
 
 import keras
 
-from bridge.errors import ConfigError
+from bridge.networks import RESNET_DEPTHS, check_depth
 from keras_aip.models.layers import Network, PaddedShortcut
-
-# The paper's own depths. Other 6 n + 2 would work too, but "resnet50" must not quietly be a CIFAR network.
-DEPTHS = (20, 32, 44, 56, 110)
 
 
 def cifar_resnet(depth: int, classes: int, **options: Any) -> keras.Model:
@@ -27,9 +24,7 @@ def cifar_resnet(depth: int, classes: int, **options: Any) -> keras.Model:
     Raises:
         ConfigError: There is no such depth, or a value cannot work.
     """
-    if depth not in DEPTHS:
-        depths = ", ".join(map(str, DEPTHS))
-        raise ConfigError(f"There is no CIFAR ResNet of depth {depth}: choose one of {depths}.")
+    check_depth("CIFAR ResNet", depth, RESNET_DEPTHS)
     net = Network(f"resnet{depth}", classes, smallest=8, **options)
     inputs = net.inputs()
     x = net.convolution(net.normalise(inputs), 16, "conv1")

@@ -10,12 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from bridge.errors import TeacherError
+from bridge.networks import IGNORED, check_fit
 
 # Conv2D: [height, width, in, out] -> [out, in, height, width]; Dense: [in, out] -> [out, in].
 TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
-# PyTorch counts the batches its BatchNorm has seen; nothing computed depends on it.
-IGNORED = "num_batches_tracked"
 BATCH_NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -53,21 +52,13 @@ def load_state_dict(model: keras.Model, arrays: Mapping[str, Any]) -> None:
     """
     variables = dict(_named_variables(model))
     given = {name: array for name, array in arrays.items() if name.split(".")[-1] != IGNORED}
-    missing = [name for name in variables if name not in given]
-    extra = [name for name in given if name not in variables]
-    shapes = []
-    for name in variables.keys() & given.keys():
-        shape = tuple(variables[name].shape)
-        expected = tuple(shape[axis] for axis in TO_TORCH[len(shape)])
-        if tuple(given[name].shape) != expected:
-            shapes.append(f"{name} (given {tuple(given[name].shape)}, expected {expected})")
-    problems = (("missing", missing), ("not in the model", extra), ("of another shape", sorted(shapes)))
-    if any(names for _, names in problems):
-        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
-        raise TeacherError(
-            f"These weights do not fit {model.name} with {model.count_params():,} parameters. {listed}. "
-            "Check the architecture, its width and the number of classes."
-        )
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    check_fit(
+        model.name,
+        model.count_params(),
+        {name: tuple(shape[axis] for axis in TO_TORCH[len(shape)]) for name, shape in shapes.items()},
+        {name: tuple(array.shape) for name, array in given.items()},
+    )
     for name, variable in variables.items():
         array = np.asarray(given[name], dtype=np.float32)
         variable.assign(tf.cast(array.transpose(FROM_TORCH[array.ndim]), variable.dtype))

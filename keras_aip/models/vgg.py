@@ -6,16 +6,8 @@ from typing import Any
 
 import keras
 
-from bridge.errors import ConfigError
+from bridge.networks import VGG_CONVOLUTIONS, VGG_FILTERS, check_depth
 from keras_aip.models.layers import Network
-
-FILTERS = (64, 128, 256, 512, 512)
-CONVOLUTIONS = {
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}
 
 
 def cifar_vgg(depth: int, classes: int, **options: Any) -> keras.Model:
@@ -34,14 +26,12 @@ def cifar_vgg(depth: int, classes: int, **options: Any) -> keras.Model:
     Raises:
         ConfigError: There is no such depth, or a value cannot work.
     """
-    if depth not in CONVOLUTIONS:
-        depths = ", ".join(map(str, CONVOLUTIONS))
-        raise ConfigError(f"There is no VGG of depth {depth}: choose one of {depths}.")
+    check_depth("VGG", depth, VGG_CONVOLUTIONS)
     net = Network(f"vgg{depth}", classes, smallest=32, **options)
     inputs = net.inputs()
     x = net.normalise(inputs)
     position = 0
-    for filters, convolutions in zip(FILTERS, CONVOLUTIONS[depth], strict=True):
+    for filters, convolutions in zip(VGG_FILTERS, VGG_CONVOLUTIONS[depth], strict=True):
         for _ in range(convolutions):
             x = net.convolution(x, filters, f"features.{position}", bias=True)
             x = net.batch_norm(x, f"features.{position + 1}")

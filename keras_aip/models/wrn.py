@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from bridge.errors import ConfigError
-from keras_aip.models.layers import Network, whole_number
+from bridge.networks import wide_blocks
+from keras_aip.models.layers import Network
 
 
 def wrn(depth: int, width: int, classes: int, reference: bool = False, **options: Any) -> keras.Model:
@@ -27,15 +27,7 @@ def wrn(depth: int, width: int, classes: int, reference: bool = False, **options
     Raises:
         ConfigError: There is no such depth, or a value cannot work.
     """
-    width = whole_number("width", width, at_least=1)
-    if whole_number("depth", depth, at_least=1) < 10 or (depth - 4) % 6:
-        below = max(10, depth - (depth - 4) % 6)
-        raise ConfigError(
-            f"There is no wide ResNet of depth {depth}: depth must be 6 n + 4 with n of at least 1. "
-            f"The nearest are wrn_{below}_{width} and wrn_{below + 6}_{width}."
-        )
-    if not isinstance(reference, bool):
-        raise ConfigError(f"reference={reference!r} must be true or false.")
+    blocks = wide_blocks(depth, width, reference)
     # Recorded only where it is on: otherwise the network is the one it has always been.
     arguments = {"reference": True} if reference else {}
     net = Network(f"wrn_{depth}_{width}", classes, smallest=8, arguments=arguments, tensorflow=reference, **options)
@@ -44,7 +36,7 @@ def wrn(depth: int, width: int, classes: int, reference: bool = False, **options
     channels = 16
     for stage in (1, 2, 3):
         filters = 16 * width * 2 ** (stage - 1)
-        for block in range((depth - 4) // 6):
+        for block in range(blocks):
             stride = 2 if stage > 1 and block == 0 else 1
             x = _block(net, x, channels, filters, stride, f"block{stage}.layer.{block}")
             channels = filters

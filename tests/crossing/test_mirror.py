@@ -1,23 +1,18 @@
 """The two backends offer the same words; each exception stands here with its reason."""
 
 import ast
+import importlib
 import inspect
 
-import keras_aip.losses
-import keras_aip.mixing
-import torch_aip.losses
-import torch_aip.mixing
+import pytest
+
 from tests.conftest import ROOT
 
 # Modules of keras_aip that torch_aip does not have.
 ONLY_KERAS = {
-    "compat": "the two Keras versions differ, PyTorch is one",
     "views": "comes with the PyTorch trainer",
     "distiller": "comes with the PyTorch trainer",
-    "teachers": "comes with the bridge between frameworks",
-    "models": "comes with the bridge between frameworks",
     "datasets": "comes with the PyTorch trainer",
-    "evaluate": "comes with the PyTorch trainer",
     "optimizers": "comes with the PyTorch trainer",
     "strategy": "`launch` comes with the PyTorch trainer",
     "hosts": "`launch` comes with the PyTorch trainer",
@@ -30,14 +25,54 @@ ONLY_KERAS = {
     "reference": "the reference code's CIFAR checkpoints are TensorFlow's",
     "train_teacher": "comes with the PyTorch trainer",
     "demo": "one demonstration is enough",
-    "cli": "comes with the PyTorch trainer",
-    "__main__": "comes with the PyTorch trainer",
+    "forms": "TFLite and SavedModel are TensorFlow's",
+    "models.precision": "of PyTorch's own precisions autocast takes care, without another copy of the network",
 }
+# And the other way round.
+ONLY_TORCH = {
+    "models.library": "torchvision and timm are PyTorch's; keras.applications come by `bridge export`",
+    "models.from_onnx": "Keras's way out of ONNX runs in a process of its own: bridge.teachers.crossing",
+}
+# Public functions and classes of shared modules that only one has.
+ONLY_ONE = {
+    "export.saved_model_to_onnx": "a form of TensorFlow's",
+    "export.tflite_to_onnx": "a form of TensorFlow's",
+    "export.keras_file": "a form of Keras's",
+    "export.application": "a form of Keras's",
+    "teachers.registered_modules": "a .keras file may call for classes, a state dict for none",
+    "models.input_size_of": "Keras models tell their input_shape",
+    "models.layers.Network": "Keras networks are put together layer by layer, PyTorch's are classes",
+    "models.layers.TensorflowConvolution": "Keras pads so by itself",
+    "models.layers.Head": "as above",
+    "models.layers.convolution": "as above",
+    "models.layers.batch_norm": "as above",
+    "models.layers.finished": "as above",
+    "models.layers.normalised": "for the libraries' networks",
+    "models.cnn.SmallCnn": "as above",
+    "models.cnn.Block": "as above",
+    "models.wrn.WideResNet": "as above",
+    "models.wrn.Stage": "as above",
+    "models.wrn.Block": "as above",
+    "models.resnet.CifarResNet": "as above",
+    "models.resnet.Unit": "as above",
+    "models.vgg.CifarVgg": "as above",
+    "models.state.plain": "torch.compile and DistributedDataParallel wrap a model, Keras does not",
+    "models.state.load_weights": "the files people keep PyTorch weights in",
+}
+# Where arguments differ.
+OTHERWISE = {
+    "export.to_onnx": "Keras models tell the shape of their input",
+    "models.build": "l2 and dtype belong to Keras layers; image_size defaults to what a library's network was made for",
+    "models.layers.Normalise": "Keras layers take a name and a dtype",
+    "models.layers.PaddedShortcut": "as above",
+}
+# Nothing in it is the same: what differs between versions of one framework.
+APART = {"compat"}
 
 
 def modules(package):
-    names = {path.stem if path.is_file() else path.name for path in (ROOT / package).iterdir()}
-    return names - {"__init__", "__pycache__"}
+    files = (path.relative_to(ROOT / package).with_suffix("") for path in (ROOT / package).rglob("*.py"))
+    return {".".join(file.parts).removesuffix(".__init__") for file in files} - {"__init__"}
 
 
 def public(module):
@@ -49,16 +84,42 @@ def public(module):
     ]
 
 
+def shared():
+    return sorted((modules("keras_aip") & modules("torch_aip")) - APART - {"__main__"})
+
+
+def both(name):
+    return [importlib.import_module(f"{package}.{name}") for package in ("keras_aip", "torch_aip")]
+
+
 def test_modules_are_the_same_but_for_named_exceptions():
     assert modules("keras_aip") - modules("torch_aip") == set(ONLY_KERAS)
-    assert not modules("torch_aip") - modules("keras_aip")
+    assert modules("torch_aip") - modules("keras_aip") == set(ONLY_TORCH)
 
 
-def test_public_functions_have_the_same_names_order_and_arguments():
-    for mine, theirs in ((keras_aip.losses, torch_aip.losses), (keras_aip.mixing, torch_aip.mixing)):
-        assert public(mine) == public(theirs)
-        for name in public(mine):
-            signatures = [inspect.signature(getattr(module, name)) for module in (mine, theirs)]
-            assert list(signatures[0].parameters) == list(signatures[1].parameters), name
-            for a, b in zip(*(s.parameters.values() for s in signatures)):
-                assert a.default == b.default, (name, a.name)
+@pytest.mark.parametrize("name", shared())
+def test_public_functions_have_the_same_names_order_and_arguments(name):
+    words = [[word for word in public(module) if f"{name}.{word}" not in ONLY_ONE] for module in both(name)]
+    assert words[0] == words[1]
+    for word in words[0]:
+        if f"{name}.{word}" in OTHERWISE:
+            continue
+        signatures = [inspect.signature(getattr(module, word)) for module in both(name)]
+        assert list(signatures[0].parameters) == list(signatures[1].parameters), word
+        for a, b in zip(*(signature.parameters.values() for signature in signatures)):
+            assert (a.default, a.kind) == (b.default, b.kind), (word, a.name)
+
+
+def test_no_exception_outlives_its_reason():
+    words = [{f"{name}.{word}" for name in shared() for word in public(both(name)[side])} for side in (0, 1)]
+    assert set(ONLY_ONE) == words[0] ^ words[1]
+    assert set(OTHERWISE) <= words[0] & words[1]
+
+
+def test_what_the_packages_offer_is_the_same_but_for_the_trainer():
+    import keras_aip
+    import torch_aip
+
+    assert set(torch_aip.__all__) <= set(keras_aip.__all__)
+    assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"Distiller", "single_image_dataset", "strategy"}
+    assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"}

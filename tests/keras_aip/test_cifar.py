@@ -11,8 +11,8 @@ import pytest
 import keras_aip
 from bridge import cifar
 from bridge.errors import TeacherError
+from bridge.teachers.shelf import folder_for
 from keras_aip.cli import main
-from keras_aip.teachers import folder_for
 
 COUNTS = {"train": 60, "test": 40}
 

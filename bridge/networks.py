@@ -1,0 +1,196 @@
+"""What the networks of both backends share: their names, their plans, which values make sense, whose weights fit."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.errors import ConfigError, TeacherError
+from bridge.names import hint
+
+# He et al.'s own depths. Other 6 n + 2 would work too, but "resnet50" must not quietly be a CIFAR network.
+RESNET_DEPTHS = (20, 32, 44, 56, 110)
+VGG_FILTERS = (64, 128, 256, 512, 512)
+VGG_CONVOLUTIONS = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+# PyTorch counts the batches its BatchNorm has seen; nothing computed depends on it.
+IGNORED = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one network was asked to be.
+
+    Args:
+        architecture: The name both backends know it by.
+        classes: Number of logits.
+        smallest: Side in pixels below which the network has nothing left to pool.
+        image_size: Height and width of the images in pixels.
+        mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
+        std: Standard deviation per channel of RGB in [0, 1].
+        arguments: Further arguments of the architecture (``width``), recorded with it.
+
+    Raises:
+        ConfigError: A value cannot work.
+    """
+
+    architecture: str
+    classes: int
+    smallest: int
+    image_size: int = 32
+    mean: Sequence[float] = (0.5, 0.5, 0.5)
+    std: Sequence[float] = (0.25, 0.25, 0.25)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        whole_number("classes", self.classes, at_least=1)
+        whole_number("image_size", self.image_size, at_least=1)
+        if self.image_size < self.smallest:
+            raise ConfigError(
+                f"image_size={self.image_size} is too small for {self.architecture}: its poolings and "
+                f"strides need at least {self.smallest} pixels. Use larger images or another architecture."
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            try:
+                fits = len(values) == 3 and all(math.isfinite(value) for value in values)
+            except TypeError:
+                fits = False
+            if not fits or (name == "std" and min(values) <= 0):
+                positive = ", all greater than 0" if name == "std" else ""
+                raise ConfigError(
+                    f"{name}={values!r} must be three finite numbers, for R, G and B in [0, 1]{positive}."
+                )
+
+    def described(self) -> dict[str, Any]:
+        """Return ``{"architecture": name, "arguments": {...}}``, as a card records it and `build` takes it."""
+        arguments = {
+            "classes": operator.index(self.classes),
+            "image_size": operator.index(self.image_size),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+            **self.arguments,
+        }
+        return {"architecture": self.architecture, "arguments": arguments}
+
+
+def whole_number(name: str, value: Any, at_least: int) -> int:
+    """Return ``value`` as an int.
+
+    Raises:
+        ConfigError: It is not a whole number of at least ``at_least``.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < at_least:
+        raise ConfigError(f"{name}={value!r} must be a whole number of at least {at_least}.")
+    return number
+
+
+def wide(architecture: str) -> tuple[int, int] | None:
+    """Depth and width of ``wrn_<depth>_<width>``; None for any other name."""
+    found = re.fullmatch(r"wrn_(\d{1,4})_(\d{1,4})", str(architecture))
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def wide_blocks(depth: int, width: int, reference: bool) -> int:
+    """Return the blocks per stage of a wide ResNet.
+
+    Raises:
+        ConfigError: There is no such network.
+    """
+    width = whole_number("width", width, at_least=1)
+    if whole_number("depth", depth, at_least=1) < 10 or (depth - 4) % 6:
+        below = max(10, depth - (depth - 4) % 6)
+        raise ConfigError(
+            f"There is no wide ResNet of depth {depth}: depth must be 6 n + 4 with n of at least 1. "
+            f"The nearest are wrn_{below}_{width} and wrn_{below + 6}_{width}."
+        )
+    if not isinstance(reference, bool):
+        raise ConfigError(f"reference={reference!r} must be true or false.")
+    return (depth - 4) // 6
+
+
+def check_depth(what: str, depth: int, depths: Iterable[int]) -> None:
+    """Refuse a depth that is not there.
+
+    Raises:
+        ConfigError: naming those that are.
+    """
+    if depth not in depths:
+        raise ConfigError(f"There is no {what} of depth {depth}: choose one of {', '.join(map(str, depths))}.")
+
+
+def check_arguments(architecture: str, arguments: Iterable[str], common: Iterable[str], own: Iterable[str]) -> None:
+    """Refuse arguments an architecture does not take.
+
+    Args:
+        architecture: Its name.
+        arguments: The names given beside the common ones.
+        common: What every architecture takes.
+        own: What this one takes besides.
+
+    Raises:
+        ConfigError: naming the nearest.
+    """
+    unknown = [name for name in arguments if name not in tuple(own)]
+    if unknown:
+        everything = (*common, *own)
+        raise ConfigError(
+            f"{architecture} takes {', '.join(everything)}, not {', '.join(unknown)}.{hint(unknown[0], everything)}"
+        )
+
+
+def own_arguments(architecture: str) -> tuple[str, ...]:
+    """What an architecture takes besides classes, image_size, mean and std."""
+    if wide(architecture):
+        return ("reference",)
+    return ("width",) if architecture == "small_cnn" else ()
+
+
+def unknown_network(architecture: str, known: Iterable[str], more: str = "") -> ConfigError:
+    """The error for a name nobody knows, with the nearest one."""
+    known = list(known)
+    return ConfigError(
+        f"Unknown network {architecture!r}; known: {', '.join(known)} and wrn_<depth>_<width>{more}."
+        f"{hint(architecture, known)}"
+    )
+
+
+def check_fit(
+    name: str, parameters: int, expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Refuse weights that are not those of a network.
+
+    Args:
+        name: Of the network.
+        parameters: How many it has.
+        expected: Name of each of its weights -> shape, as in a PyTorch state dict.
+        given: The same of the weights that shall go there.
+
+    Raises:
+        TeacherError: Names are missing, unknown or have another shape; all are listed.
+    """
+    missing = [key for key in expected if key not in given]
+    extra = [key for key in given if key not in expected]
+    shapes = [
+        f"{key} (given {given[key]}, expected {expected[key]})"
+        for key in sorted(expected.keys() & given.keys())
+        if given[key] != expected[key]
+    ]
+    problems = (("missing", missing), ("not in the model", extra), ("of another shape", shapes))
+    if any(names for _, names in problems):
+        listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
+        raise TeacherError(
+            f"These weights do not fit {name} with {parameters:,} parameters. {listed}. "
+            "Check the architecture, its width and the number of classes."
+        )

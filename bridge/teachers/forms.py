@@ -1,0 +1,164 @@
+"""The `convert` command: a teacher or student in yet another form, compared with the original on views."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge.errors import ConfigError, TeacherError
+from bridge.files import replacing
+from bridge.teachers.card import FORMS, Card
+from bridge.teachers.engines import ENGINES, Run
+from bridge.teachers.onnx_file import read_onnx
+from bridge.teachers.options import ConvertConfig
+from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.runtime import Runtime
+from bridge.teachers.shelf import find_folder
+
+# As in `bridge verify`; int8 cannot keep to it, so there only the agreement is said.
+LARGEST_DIFFERENCE = 1e-3
+# Native forms first: they are what the others were made of.
+ORIGINALS = ("keras_safetensors", "keras_file", "torch_safetensors", "onnxruntime")
+SUFFIXES = {"saved_model": "_saved_model", "tflite": ".tflite", "tflite_int8": "_int8.tflite"}
+
+
+def convert(config: ConvertConfig) -> list[str]:
+    """Write one more form of a folder's network.
+
+    Args:
+        config: resolved options.
+
+    Returns:
+        What was written, and how it compares, in sentences.
+
+    Raises:
+        AipError: of the kind that names what is wrong; also where the new form answers otherwise than the original.
+    """
+    if config.model is None:
+        raise ConfigError("Which folder? Give --model FOLDER.")
+    folder = find_folder(config.model)
+    card = Card.load(folder)
+    inside = config.to in FORMS
+    default = folder / FORMS[config.to] if inside else folder.with_name(folder.name + SUFFIXES[config.to])
+    out = Path(config.out) if config.out else default
+    if config.to in card.forms and config.out is None:
+        return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
+    name, original = _original(folder, card, not_form=config.to)
+    probes = Probes(card, config.image, 2 * config.views, config.seed)
+    run = WRITERS[config.to](folder, card, out, probes, config.views)
+    lines = [f"Written to {out}.", *_compared(config, out, name, original, run, probes)]
+    if inside and out == default:
+        new = dataclasses.replace(card, forms={**card.forms, config.to: FORMS[config.to]}).sealed(folder)
+        new.save(folder)
+        lines.append(f"The card of {folder} names it now.")
+    return lines
+
+
+def _original(folder: Path, card: Card, not_form: str) -> tuple[str, Run]:
+    reasons = []
+    for name in ORIGINALS:
+        engine = ENGINES[name]
+        why = engine.missing(folder, card)
+        if why is None and engine.form != not_form:
+            return name, engine.load(folder, card)
+        reasons.append(f"{name}: {why or 'is what is to be written'}")
+    raise TeacherError(f"Nothing here can run {folder} to convert it ({'; '.join(reasons)}).")
+
+
+def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: Run, probes: Probes) -> list[str]:
+    """Compare on the views that calibrated nothing; remove what answers otherwise."""
+    expected, found = [], []
+    for first in range(config.views, 2 * config.views, 64):
+        x = probes.at(NOISE + np.arange(first, min(first + 64, 2 * config.views)))
+        expected.append(original(x))
+        found.append(run(x))
+    a, b = np.concatenate(expected), np.concatenate(found)
+    relative = float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-12))
+    agreement = float((a.argmax(-1) == b.argmax(-1)).mean())
+    if config.to != "tflite_int8" and not relative <= LARGEST_DIFFERENCE:
+        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        raise TeacherError(
+            f"{out} answers otherwise than {name}: scores differ by {relative:.1e} of the largest (at most "
+            f"{LARGEST_DIFFERENCE} is rounding), {agreement:.2%} of {len(a):,} views agree. It was removed."
+        )
+    line = f"Same answer as {name} on {agreement:.2%} of {len(a):,} views; scores differ by {relative:.1e} at most."
+    if config.to == "tflite_int8":
+        line += f" Calibrated on {config.views:,} other views of {config.image}, no data."
+    return [line]
+
+
+def _onnx(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+    if "onnx" in card.forms:
+        _copied(folder / card.forms["onnx"], out)
+    elif importlib.util.find_spec("tensorflow"):
+        from keras_aip.export import to_onnx
+        from keras_aip.teachers import load_model
+
+        to_onnx(load_model(folder)[0], out)
+    else:
+        from torch_aip.export import to_onnx
+        from torch_aip.teachers import load_model
+
+        to_onnx(load_model(folder)[0], out)
+    read_onnx(out)
+    runtime = Runtime(out)
+    return lambda x: runtime(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)
+
+
+def _safetensors(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+    if "safetensors" not in card.forms:
+        raise TeacherError(
+            f"{folder} holds {', '.join(card.forms)}: weights can be named only of an architecture both backends know. "
+            "Export it from its own framework with --model ARCHITECTURE --weights FILE."
+        )
+    _copied(folder / card.forms["safetensors"], out)
+    return _original(folder, card, not_form="")[1]
+
+
+def _saved_model(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+    from keras_aip.forms import run_saved_model, to_saved_model
+
+    to_saved_model(folder, card, out)
+    return run_saved_model(out, card)
+
+
+def _tflite(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+    from keras_aip.forms import run_tflite, to_tflite
+
+    to_tflite(folder, card, out)
+    return run_tflite(out)
+
+
+def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+    from keras_aip.forms import run_tflite, to_tflite
+
+    if card.kind != "image":
+        raise TeacherError(
+            "int8 is for networks that take images; of audio it would have to start after the front end."
+        )
+    to_tflite(folder, card, out, (probes.at([NOISE + number]) for number in range(views)))
+    return run_tflite(out)
+
+
+def _copied(path: Path, out: Path) -> None:
+    try:
+        with open(path, "rb") as source, replacing(out) as target:
+            shutil.copyfileobj(source, target)
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
+
+
+Writer = Callable[[Path, Card, Path, Any, int], Run]
+WRITERS: dict[str, Writer] = {
+    "onnx": _onnx,
+    "safetensors": _safetensors,
+    "saved_model": _saved_model,
+    "tflite": _tflite,
+    "tflite_int8": _tflite_int8,
+}

@@ -1,0 +1,63 @@
+"""Where teachers are kept and found by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bridge.errors import MissingTeacherError
+from bridge.teachers.card import CARD_NAME
+
+FOLDER_VARIABLE = "AIP_TEACHERS"
+DEFAULT_FOLDER = "teachers"
+
+
+def shelf() -> Path:
+    """The folder of all teachers that are found by name: ``$AIP_TEACHERS``, by default ``./teachers``."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
+
+
+def folder_for(dataset: str, architecture: str) -> Path:
+    """Where a teacher of an architecture for a data set is kept unless told otherwise, and looked for.
+
+    Args:
+        dataset: A name, or a path, of which the last part counts without its suffix.
+        architecture: Such as ``wrn_40_4``.
+    """
+    name = Path(dataset).expanduser().absolute().name.strip(".").partition(".")[0]
+    return shelf() / f"{name}_{architecture}"
+
+
+def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_train: bool = False) -> Path:
+    """Find a teacher's folder by its path or name.
+
+    Args:
+        folder_or_name: A folder, or its name on the shelf.
+        dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
+        can_train: Whether `train-teacher` knows an architecture of that name.
+
+    Raises:
+        MissingTeacherError: There is none; it says where was looked and how to come by one.
+    """
+    given = Path(folder_or_name)
+    places = [given, shelf() / given]
+    if dataset is not None and len(given.parts) == 1:
+        places.insert(1, folder_for(dataset, given.name))
+    for place in places:
+        if place.is_dir():
+            return place
+    options = [f"--dataset {dataset or 'DATASET'}"]
+    if can_train:
+        options.append(f"--architecture {given}")
+    out = None
+    if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
+        out = str(given if len(given.parts) > 1 else shelf() / given)
+        options.append(f"--out {out}")
+    line = f"python -m keras_aip train-teacher {' '.join(options)}"
+    raise MissingTeacherError(
+        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
+        f"{FOLDER_VARIABLE} to look elsewhere).",
+        f"Train it with `{line}`, make it from a network you have with `python -m bridge export`, or put a folder with "
+        f"{CARD_NAME} and weights there.",
+        out,
+    )

@@ -1,0 +1,167 @@
+"""What `bridge export --model …` names: a file, a library's network, an architecture, or code. Nothing is run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bridge.errors import ConfigError, TeacherError
+from bridge.names import hint
+from bridge.teachers.card import CARD_NAME
+
+LIBRARIES = ("torchvision/", "timm/", "keras.applications/")
+HUB = "torch.hub:"
+FILES = {".onnx": "onnx", ".keras": "keras", ".h5": "keras", ".hdf5": "keras", ".tflite": "tflite"}
+STATE_DICTS = (".pt", ".pth", ".ckpt", ".safetensors")
+# What brings code with it, and so runs only with --trust.
+CODE = {"hub": "a torch.hub repository", "factory": "a Python factory", "saved_model": "a SavedModel"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model's name means.
+
+    Attributes:
+        kind: ``onnx``, ``keras``, ``tflite``, ``saved_model`` (paths), ``torchvision``, ``timm``,
+            ``keras.applications``, ``hub``, ``factory`` or ``architecture``.
+        name: The path, or the name within its library.
+        label: A short name for the folder and for messages.
+    """
+
+    kind: str
+    name: str
+    label: str
+
+
+def source_of(model: str, trust: bool = False) -> Source:
+    """Find out what a model's name means.
+
+    Args:
+        model: As in `bridge export --model`.
+        trust: Whether code that comes with the model may be run.
+
+    Raises:
+        ConfigError: Nothing of that name, or it brings code and is not trusted.
+    """
+    source = _source_of(model)
+    if source.kind in CODE and not trust:
+        raise ConfigError(
+            f"{model} is {CODE[source.kind]}, which runs code when it is loaded. If you trust where it comes from, "
+            "say so with --trust; else have it exported to ONNX by somebody you trust."
+        )
+    return source
+
+
+def _source_of(model: str) -> Source:
+    path = Path(model)
+    for library in LIBRARIES:
+        if model.startswith(library):
+            name = model.removeprefix(library)
+            return Source(library.rstrip("/"), name, f"{library.split('.')[0].rstrip('/')}_{_slug(name)}")
+    if model.startswith(HUB):
+        name = model.removeprefix(HUB)
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?:\w+", name):
+            raise ConfigError(f"{model} must be {HUB}OWNER/REPO:ENTRY, or {HUB}OWNER/REPO:TAG:ENTRY.")
+        return Source("hub", name, _slug(name.rpartition(":")[2]))
+    if path.is_dir():
+        if (path / CARD_NAME).is_file():
+            raise ConfigError(
+                f"{model} is a teacher folder already; `python -m bridge convert --model {model} --to onnx` adds "
+                "model.onnx to it."
+            )
+        if (path / "saved_model.pb").is_file():
+            return Source("saved_model", model, _slug(path.absolute().name))
+        raise ConfigError(f"{model} is a folder, but holds neither {CARD_NAME} nor saved_model.pb.")
+    if path.suffix.lower() in FILES:
+        if not path.is_file():
+            raise ConfigError(f"There is no file {model}.")
+        return Source(FILES[path.suffix.lower()], model, _slug(path.stem))
+    if path.suffix.lower() in STATE_DICTS:
+        raise ConfigError(
+            f"{model} holds weights without a network. Give the network with --model, such as resnet56, "
+            f"torchvision/resnet18 or FILE.py:FACTORY, and this file with --weights."
+        )
+    before, colon, entry = model.rpartition(":")
+    if colon and entry.isidentifier():
+        if before.endswith(".py") and not Path(before).is_file():
+            raise ConfigError(f"There is no file {before}.")
+        return Source("factory", model, _slug(Path(before).stem if before.endswith(".py") else before))
+    if re.fullmatch(r"\w+", model):
+        return Source("architecture", model, model)
+    known = ("a file ending in " + ", ".join(FILES), *(f"{library}NAME" for library in LIBRARIES), f"{HUB}…", "CODE:…")
+    raise ConfigError(
+        f"--model {model}: there is no such file, and it is no name either; expected {', '.join(known)}, or an "
+        f"architecture such as resnet56.{hint(model.split('/')[0] + '/', LIBRARIES)}"
+    )
+
+
+def arguments_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn ``("width=24", …)`` into keyword arguments; values are read as YAML.
+
+    Raises:
+        ConfigError: A pair is not NAME=VALUE, or a name stands twice.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--arguments {pair}: expected NAME=VALUE, such as width=24.")
+        if name in arguments:
+            raise ConfigError(f"--arguments: {name} is given twice.")
+        try:
+            arguments[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--arguments {pair}: {value!r} is no value ({error}).") from error
+    return arguments
+
+
+def made_by_factory(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Run the user's own factory: ``FILE.py:FACTORY`` or ``MODULE:FACTORY``.
+
+    Returns:
+        What it gives: a PyTorch module or a Keras model.
+
+    Raises:
+        TeacherError: It cannot be imported, is not there, or fails.
+    """
+    where, _, entry = name.rpartition(":")
+    try:
+        module = _module_of(where)
+        factory: Callable[..., Any] = getattr(module, entry)
+    except AttributeError as error:
+        offered = [public for public in vars(module) if not public.startswith("_")]
+        raise TeacherError(f"{where} has no {entry!r}.{hint(entry, offered)}") from error
+    except Exception as error:  # whatever the user's code raises
+        raise TeacherError(f"{where} cannot be imported ({type(error).__name__}: {error}).") from error
+    try:
+        return factory(**arguments)
+    except Exception as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise TeacherError(f"{entry}({given}) failed ({type(error).__name__}: {error}).") from error
+
+
+def _module_of(where: str) -> Any:
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    path = Path(where).absolute()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # As if it were run: what lies beside it can be imported by it.
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_") or "teacher"

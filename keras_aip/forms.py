@@ -1,0 +1,144 @@
+"""What only TensorFlow writes: a network as a SavedModel or as TensorFlow Lite, and the latter run again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bridge.errors import TeacherError
+from bridge.files import replacing
+from bridge.folders import refuse_foreign
+from bridge.teachers.card import Card
+from keras_aip.teachers import load_teacher
+
+NAMES = {"image": "images", "audio": "waveform"}
+
+
+def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
+    """Write a teacher's or student's folder as a SavedModel.
+
+    Its signature ``serving_default`` takes ``images`` float32 ``[batch, height, width, 3]`` in [0, 1] (of audio
+    ``waveform`` ``[batch, samples]`` in [-1, 1]) and gives ``scores`` float32 ``[batch, classes]``.
+
+    Args:
+        folder: The folder.
+        card: Its card.
+        out: A folder to be made, or an empty one.
+
+    Raises:
+        TeacherError: It cannot be loaded or written.
+    """
+    serve = _scores_of(folder, card, None)
+    module = tf.Module()
+    module.serve = serve
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        refuse_foreign(out, "is not empty", "--out")
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as beside:
+            written = Path(beside) / "saved_model"
+            tf.saved_model.save(module, str(written), signatures={"serving_default": serve})
+            written.chmod(0o755)
+            written.replace(out)
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
+
+
+def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterable[np.ndarray] | None = None) -> None:
+    """Write a teacher's or student's folder as a TensorFlow Lite file that answers one image at a time.
+
+    Args:
+        folder: The folder.
+        card: Its card.
+        out: The file to write.
+        examples: float32 ``[1, height, width, 3]`` each; with them weights and activations become int8, calibrated on
+            them; what goes in and comes out stays float32.
+
+    Raises:
+        TeacherError: TensorFlow Lite cannot express it, or the file cannot be written.
+    """
+    function = _scores_of(folder, card, 1)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)
+    if examples is not None:
+        kept = list(examples)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([example] for example in kept)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.float32
+    try:
+        with _quiet():
+            content = converter.convert()
+    except Exception as error:  # the converter's own class, and whatever MLIR raises
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TeacherError(f"TensorFlow Lite cannot express {folder} ({first}).") from error
+    try:
+        with replacing(Path(out)) as file:
+            file.write(content)
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
+
+
+def run_saved_model(path: str | Path, card: Card) -> Callable[[np.ndarray], np.ndarray]:
+    """A SavedModel of `to_saved_model` as a function of a batch, giving the scores."""
+    loaded: Any = tf.saved_model.load(str(path))
+    signature = loaded.signatures["serving_default"]
+    # A signature does not keep what it belongs to alive.
+    return lambda x, kept=loaded: signature(**{NAMES[card.kind]: tf.constant(x)})["scores"].numpy()
+
+
+def run_tflite(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A file of `to_tflite` as a function of a batch, asked one by one, giving the scores."""
+    interpreter = _interpreter(str(path))
+    interpreter.allocate_tensors()
+    (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        rows = []
+        for row in x:
+            interpreter.set_tensor(given["index"], row[None])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(gives["index"]))
+        return np.concatenate(rows)
+
+    return run
+
+
+def _interpreter(path: str) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter  # its home since TensorFlow 2.20
+    except ImportError:
+        Interpreter = tf.lite.Interpreter
+    return Interpreter(path)
+
+
+def _scores_of(folder: str | Path, card: Card, batch: int | None) -> Any:
+    teacher = load_teacher(folder)
+    if card.input_size is None:
+        raise TeacherError(f"The card of {folder} gives no input_size; this form needs one.")
+    shape = [batch, *card.input_size, *([3] if card.kind == "image" else [])]
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=NAMES[card.kind])], autograph=False)
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": tf.identity(teacher.scores(x))}
+
+    return serve
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what the converter prints past Python."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,0 +1,134 @@
+"""Networks by name: a small CNN, wide ResNets, CIFAR ResNets and VGGs; and whatever torchvision and timm have.
+
+All take RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1], normalise inside and give float32 logits. The
+state dicts of our own are those of their Keras twins, so weights cross by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from bridge.networks import check_arguments, own_arguments, unknown_network, wide
+from torch_aip.models import library
+from torch_aip.models.cnn import small_cnn
+from torch_aip.models.layers import ARCHITECTURE, SIZE, Normalise, normalised
+from torch_aip.models.library import is_library
+from torch_aip.models.resnet import resnet20, resnet32, resnet44, resnet56, resnet110
+from torch_aip.models.state import load_state_dict, load_weights, plain, state_dict
+from torch_aip.models.vgg import vgg11, vgg13, vgg16, vgg19
+from torch_aip.models.wrn import wrn, wrn_16_4, wrn_40_4
+
+__all__ = [
+    "Normalise",
+    "architecture_of",
+    "build",
+    "input_size_of",
+    "is_known",
+    "is_library",
+    "load_state_dict",
+    "load_weights",
+    "names",
+    "normalised",
+    "plain",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "small_cnn",
+    "state_dict",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "wrn",
+    "wrn_16_4",
+    "wrn_40_4",
+]
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    builder.__name__: builder
+    for builder in (
+        small_cnn,
+        wrn_16_4,
+        wrn_40_4,
+        *(resnet20, resnet32, resnet44, resnet56, resnet110),
+        *(vgg11, vgg13, vgg16, vgg19),
+    )
+}
+
+
+def is_known(architecture: str) -> bool:
+    """Whether :func:`build` knows an architecture of that name; of torchvision and timm, whether it would ask them."""
+    return architecture in _BUILDERS or wide(architecture) is not None or is_library(architecture)
+
+
+def names() -> list[str]:
+    """Return the names :func:`build` knows, besides ``wrn_<depth>_<width>`` and those of torchvision and timm."""
+    return list(_BUILDERS)
+
+
+def build(
+    architecture: str,
+    *,
+    classes: int,
+    image_size: int | None = None,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.25, 0.25, 0.25),
+    **arguments: Any,
+) -> nn.Module:
+    """Build a randomly initialised network by its name.
+
+    Args:
+        architecture: ``small_cnn``, ``wrn_16_4`` (any depth and width), ``resnet20``, ``vgg16``, …, or
+            ``torchvision/resnet50``, ``timm/convnext_tiny``, …: classifiers of these libraries, where installed.
+        classes: Number of logits.
+        image_size: Height and width of the images in pixels; None: 32, or what the library made the network for.
+        mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
+        std: Standard deviation per channel of RGB in [0, 1], divided by inside the model.
+        **arguments: Further arguments of the architecture: ``width`` of ``small_cnn``, ``reference`` of wide ResNets.
+
+    Raises:
+        ConfigError: The name is unknown (the nearest are given), or a value cannot work.
+        TeacherError: The library is not installed.
+
+    Example:
+        >>> student = build("wrn_16_4", classes=10)  # doctest: +SKIP
+    """
+    builder = _builder(architecture)
+    common = ("classes", "image_size", "mean", "std")
+    check_arguments(architecture, arguments, common, own_arguments(architecture))
+    size = {} if image_size is None else {"image_size": image_size}
+    return builder(classes=classes, mean=mean, std=std, **size, **arguments)
+
+
+def architecture_of(model: Any) -> dict[str, Any] | None:
+    """Return ``{"architecture": name, "arguments": {...}}``, from which :func:`build` makes the like again.
+
+    Returns:
+        None for a model that was not made here.
+    """
+    described = getattr(plain(model), ARCHITECTURE, None)
+    return json.loads(described) if isinstance(described, str) else None
+
+
+def input_size_of(model: Any) -> tuple[int, ...] | None:
+    """Height and width of the images a model was made for in pixels, or (samples,) of waveforms; None: nobody knows."""
+    described = architecture_of(model)
+    if described is not None:
+        return (described["arguments"]["image_size"],) * 2
+    return getattr(plain(model), SIZE, None)
+
+
+def _builder(architecture: str) -> Callable[..., nn.Module]:
+    if architecture in _BUILDERS:
+        return _BUILDERS[architecture]
+    if asked := wide(architecture):
+        return lambda **options: wrn(*asked, **options)
+    if is_library(architecture):
+        return lambda **options: library.build(architecture, **options)
+    raise unknown_network(architecture, _BUILDERS, ", torchvision/<name> and timm/<name>")

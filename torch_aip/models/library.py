@@ -1,0 +1,241 @@
+"""Classifiers of torchvision and timm by name, random or as published. Neither is loaded before such a name comes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import socket
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from torch import Tensor, nn
+
+from bridge.errors import ConfigError, TeacherError
+from bridge.names import hint
+from bridge.networks import Plan
+from bridge.teachers.card import Card
+from torch_aip import compat
+from torch_aip.models.layers import ARCHITECTURE, finished
+from torch_aip.models.state import load_state_dict, state_dict
+
+# Their published weights want pixels in [-1, 1], whatever torchvision's description of them says: there the network
+# itself turns the one into the other. They also have further heads, of use in training only.
+_INCEPTION = ("googlenet", "inception_v3")
+_FURTHER_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def is_library(architecture: str) -> bool:
+    """Whether a name asks for a network of torchvision or timm; whether there is one, only they know."""
+    return re.fullmatch(r"(torchvision|timm)/[\w.]+", str(architecture)) is not None
+
+
+def build(
+    architecture: str,
+    classes: int,
+    image_size: int | None = None,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.25, 0.25, 0.25),
+) -> nn.Module:
+    """Build ``torchvision/<name>`` or ``timm/<name>`` with random weights.
+
+    Args:
+        architecture: The name, which begins with that of its library.
+        classes: Number of logits.
+        image_size: Height and width of the images in pixels; None: what the library made the network for.
+        mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
+        std: Standard deviation per channel of RGB in [0, 1].
+
+    Returns:
+        RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1] -> float32 logits ``[batch, classes]``.
+
+    Raises:
+        ConfigError: There is no such network (the nearest is named), or it cannot be built so.
+        TeacherError: The library is not installed.
+    """
+    library, _, name = architecture.partition("/")
+    usual = _torchvision_facts(name)[1] if library == "torchvision" else _timm_config(name).input_size[-1]
+    size: int = usual if image_size is None else image_size
+    plan = Plan(architecture, classes, 1, size, mean, std)
+    try:
+        if library == "torchvision":
+            options: dict[str, Any] = {"image_size": size} if name.startswith("vit_") else {}
+            if name in _INCEPTION:
+                options = {"aux_logits": False, "init_weights": True}
+            model = _torchvision(name).get_model(name, weights=None, num_classes=classes, **options)
+        else:
+            options = {"img_size": size} if _timm_config(name).fixed_input_size else {}
+            model = _timm().create_model(name, num_classes=classes, **options)
+    except (ValueError, RuntimeError, AssertionError, TypeError) as error:
+        raise ConfigError(f"{architecture} cannot be built with image_size={size} ({_first(error)}).") from error
+    return _finished(plan, model)
+
+
+def pretrained(architecture: str) -> tuple[nn.Module, Card]:
+    """Get ``torchvision/<name>`` or ``timm/<name>`` with its published weights, downloaded the first time.
+
+    Returns:
+        The model, as :func:`build` makes it, and a card with class names, source and published accuracy, where known.
+
+    Raises:
+        ConfigError: There is no such network.
+        TeacherError: The library is not installed, or the weights are not here and cannot be downloaded.
+    """
+    library, _, name = architecture.partition("/")
+    return _pretrained_torchvision(name) if library == "torchvision" else _pretrained_timm(name)
+
+
+def _pretrained_torchvision(name: str) -> tuple[nn.Module, Card]:
+    weights, size, mean, std = _torchvision_facts(name)
+    architecture = f"torchvision/{name}"
+    categories = weights.meta["categories"]
+    model = build(architecture, len(categories), size, mean, std)
+    place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not place.exists():
+        _announce(f"{architecture}: downloading {weights.url} ({weights.meta['_file_size']:.0f} MB) to {place}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # where it would say the same again
+            arrays = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+    except Exception as error:  # no network, no disk, a torn download, a damaged file
+        raise TeacherError(
+            f"The weights of {architecture} are not at {place} and cannot be fetched ({_first(error)}). Where there is "
+            f"a network, download {weights.url} and put it there; $TORCH_HOME says where the cache is."
+        ) from error
+    load_state_dict(model, {key: value for key, value in arrays.items() if not key.startswith(_FURTHER_HEADS)})
+    top1 = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
+    accuracy = None if top1 is None else {"top1": top1 / 100, "dataset": "ImageNet-1K, as published", "n": 50_000}
+    return model, _card(model, categories, weights.url, "BSD 3-Clause (torchvision)", accuracy)
+
+
+def _pretrained_timm(name: str) -> tuple[nn.Module, Card]:
+    timm, config, architecture = _timm(), _timm_config(name), f"timm/{name}"
+    source = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+    if not source:
+        known = timm.list_pretrained(f"{name.partition('.')[0]}*")[:8]
+        raise TeacherError(f"timm has no weights for {name}; it has them for {', '.join(known) or 'others'}.")
+    place, host = _hub()
+    is_here = (place / f"models--{str(config.hf_hub_id).replace('/', '--')}").is_dir()
+    if not is_here:
+        _announce(f"{architecture}: downloading {source} to {place}")
+    quiet = logging.getLogger("huggingface_hub"), logging.getLogger("timm")
+    levels = [logger.level for logger in quiet]
+    try:
+        for logger in quiet:
+            logger.setLevel(logging.ERROR)
+        if not is_here and not urllib.request.getproxies():
+            # The hub's own client tries again for most of a minute before it says so.
+            socket.create_connection((host, 443), timeout=10).close()
+        model = timm.create_model(name, pretrained=True)
+    except Exception as error:  # each layer below raises its own kind when there is no network
+        raise TeacherError(
+            f"The weights of {architecture} are not in {place} and cannot be fetched from {source} ({_first(error)}). "
+            "Fetch them where there is a network and copy the cache; $HF_HOME says where it is."
+        ) from error
+    finally:
+        for logger, level in zip(quiet, levels):
+            logger.setLevel(level)
+    plan = Plan(architecture, config.num_classes, 1, config.input_size[-1], config.mean, config.std)
+    return _finished(plan, model), _card(model, _timm_classes(model), source, config.license or "", None)
+
+
+def _card(
+    model: nn.Module, class_names: Sequence[str] | None, source: str, licence: str, accuracy: dict[str, Any] | None
+) -> Card:
+    described = json.loads(getattr(model, ARCHITECTURE))
+    size, classes = described["arguments"]["image_size"], described["arguments"]["classes"]
+    return Card(
+        classes=classes,
+        input_size=(size, size),
+        architecture=described["architecture"],
+        arguments=described["arguments"],
+        class_names=tuple(class_names) if class_names and len(class_names) == classes else None,
+        layout="NCHW",
+        parameters=sum(array.size for array in state_dict(model).values()),
+        accuracy=accuracy,
+        source=source,
+        licence=licence,
+    )
+
+
+def _finished(plan: Plan, model: nn.Module) -> nn.Module:
+    model.register_forward_hook(_in_float32)
+    return finished(plan, model)
+
+
+def _in_float32(model: nn.Module, arguments: Any, answer: Any) -> Any:
+    del model, arguments
+    return answer.float() if isinstance(answer, Tensor) else answer
+
+
+def _torchvision(name: str) -> Any:
+    """torchvision's models, if there is a classifier of that name."""
+    models = compat.torchvision().models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ConfigError(f"torchvision has no classifier {name!r}.{hint(name, known)}")
+    return models
+
+
+def _torchvision_facts(name: str) -> tuple[Any, int, Sequence[float], Sequence[float]]:
+    """The published weights, and the size, mean and deviation of the images they want."""
+    weights = _torchvision(name).get_model_weights(name).DEFAULT
+    wanted = weights.transforms()
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if name in _INCEPTION else (wanted.mean, wanted.std)
+    return weights, wanted.crop_size[0], mean, std
+
+
+def _timm() -> Any:
+    compat.torchvision()  # timm imports it
+    try:
+        import timm
+    except ImportError as error:
+        raise TeacherError(f"timm is needed here ({error}). Install it: pip install timm") from error
+    return timm
+
+
+def _timm_config(name: str) -> Any:
+    """What timm knows of a network: input size, normalisation, where its weights are."""
+    timm = _timm()
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        known = timm.list_models()
+        raise ConfigError(f"timm has no network {name!r}.{hint(base, known)}")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        known = [entry.partition(".")[2] for entry in timm.list_pretrained(f"{base}.*")]
+        raise ConfigError(
+            f"timm has no weights {tag!r} of {base}; known: {', '.join(known) or 'none'}.{hint(tag, known)}"
+        ) from error
+
+
+def _timm_classes(model: Any) -> list[str] | None:
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model)
+    if subset is None:
+        return None
+    info = ImageNetInfo(subset)
+    return [info.index_to_description(index) for index in range(info.num_classes())]
+
+
+def _hub() -> tuple[Path, str]:
+    """Where the hub's files are cached, and its host."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE), urlsplit(constants.ENDPOINT).hostname or ""
+
+
+def _announce(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
