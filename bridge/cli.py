@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
 
 from bridge.commands import VIEWS
 from bridge.errors import ConfigError
-from bridge.shell import Command
+from bridge.shell import Command, quiet_start
 from bridge.shell import main as run_program
 from bridge.teachers.options import CardConfig, ConvertConfig, ExportConfig, TeachersConfig, VerifyConfig
 
@@ -38,10 +39,18 @@ def _export(config: ExportConfig) -> None:
     print(f"Prove that both frameworks agree: python -m bridge verify --model {out}")
 
 
+def _import_quietly() -> None:
+    """Import TensorFlow, if it is here, without what its native code logs meanwhile."""
+    if importlib.util.find_spec("tensorflow"):
+        with quiet_start():
+            import keras_aip  # noqa: F401
+
+
 def _verify(config: VerifyConfig) -> None:
     from bridge.teachers.parity import verify
     from bridge.teachers.shelf import find_folder
 
+    _import_quietly()
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
     folder = find_folder(config.model)
@@ -59,6 +68,7 @@ def _verify(config: VerifyConfig) -> None:
 def _convert(config: ConvertConfig) -> None:
     from bridge.teachers.forms import convert
 
+    _import_quietly()
     for line in convert(config):
         print(line)
 

@@ -87,6 +87,8 @@ def measure(
         raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
     model = load_teacher(config.model, dataset=config.dataset)
     teacher = load_teacher(config.teacher, dataset=config.dataset) if config.teacher else None
+    if model.input_size and len(model.input_size) != 2:
+        raise ConfigError(f"{config.model} does not take images; so far only networks that do are measured here.")
     size = model.input_size[0] if model.input_size else None
     data = load(
         config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir

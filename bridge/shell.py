@@ -18,6 +18,9 @@ from bridge.errors import AipError, ConfigError
 from bridge.names import hint
 from bridge.presets import PRESETS, Preset, preset_options
 
+PROGRAMS = {"bridge": "aip-bridge", "keras_aip": "keras-aip", "torch_aip": "torch-aip"}
+"""Module → script."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -106,13 +109,14 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 
 
 @contextlib.contextmanager
-def quiet_start(module: str, script: str) -> Iterator[None]:
-    """When run as a program, hide what a framework's native code logs while it is imported.
+def quiet_start() -> Iterator[None]:
+    """When one of our programs runs, hide what a framework's native code logs while it is imported.
 
     Those lines (missing drivers, instruction sets) are written past Python and its log levels, before anything can be
     set. If the import fails they are shown; with AIP_DEBUG set, always. In a user's own process nothing is hidden.
     """
-    ours = sys.orig_argv[1:3] == ["-m", module] or os.path.basename(sys.argv[0]) == script
+    ours = "-m" in sys.orig_argv[1:2] and sys.orig_argv[2] in PROGRAMS
+    ours = ours or os.path.basename(sys.argv[0]) in PROGRAMS.values()
     if not ours or os.environ.get("AIP_DEBUG"):
         yield
         return

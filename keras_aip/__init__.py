@@ -7,7 +7,7 @@ from bridge.shell import quiet_start
 # Keras 3 chooses its backend when first imported; this package is the TensorFlow one.
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-with quiet_start("keras_aip", "keras-aip"):
+with quiet_start():
     import keras
     import tensorflow as tf
 

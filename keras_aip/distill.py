@@ -106,6 +106,8 @@ def _prepare(config: DistillConfig, first_host: bool) -> tuple[Teacher, ViewSet,
     teacher = _teacher(config)
     if teacher.classes is None:
         raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
+    if teacher.input_size and len(teacher.input_size) != 2:
+        raise ConfigError(f"{config.teacher} does not take images; so far only networks that do can be distilled here.")
     size = config.image_size or (teacher.input_size[0] if teacher.input_size else 32)
     view_set = make_view_set(
         config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed

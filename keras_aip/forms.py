@@ -16,6 +16,7 @@ from bridge.errors import TeacherError
 from bridge.files import replacing
 from bridge.folders import refuse_foreign
 from bridge.teachers.card import Card
+from bridge.teachers.saved_model import write_saved_model
 from keras_aip.teachers import load_teacher
 
 NAMES = {"image": "images", "audio": "waveform"}
@@ -35,16 +36,14 @@ def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
     Raises:
         TeacherError: It cannot be loaded or written.
     """
-    serve = _scores_of(folder, card, None)
-    module = tf.Module()
-    module.serve = serve
+    teacher, shape = load_teacher(folder), _shape_of(folder, card, None)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         refuse_foreign(out, "is not empty", "--out")
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as beside:
             written = Path(beside) / "saved_model"
-            tf.saved_model.save(module, str(written), signatures={"serving_default": serve})
+            write_saved_model(teacher.scores, NAMES[card.kind], shape, written)
             written.chmod(0o755)
             written.replace(out)
     except OSError as error:
@@ -64,7 +63,9 @@ def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterabl
     Raises:
         TeacherError: TensorFlow Lite cannot express it, or the file cannot be written.
     """
-    function = _scores_of(folder, card, 1)
+    teacher = load_teacher(folder)
+    given = tf.TensorSpec(_shape_of(folder, card, 1), tf.float32, name=NAMES[card.kind])
+    function = tf.function(lambda x: tf.identity(teacher.scores(x), "scores"), input_signature=[given], autograph=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)
     if examples is not None:
         kept = list(examples)
@@ -118,17 +119,10 @@ def _interpreter(path: str) -> Any:
     return Interpreter(path)
 
 
-def _scores_of(folder: str | Path, card: Card, batch: int | None) -> Any:
-    teacher = load_teacher(folder)
+def _shape_of(folder: str | Path, card: Card, batch: int | None) -> list[int | None]:
     if card.input_size is None:
         raise TeacherError(f"The card of {folder} gives no input_size; this form needs one.")
-    shape = [batch, *card.input_size, *([3] if card.kind == "image" else [])]
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=NAMES[card.kind])], autograph=False)
-    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"scores": tf.identity(teacher.scores(x))}
-
-    return serve
+    return [batch, *card.input_size, *([3] if card.kind == "image" else [])]
 
 
 @contextlib.contextmanager

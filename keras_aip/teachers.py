@@ -17,11 +17,11 @@ import tensorflow as tf
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
 from bridge.teachers.card import CARD_NAME, FORMS, Card, replacing_folder
-from bridge.teachers.crossing import converted
 from bridge.teachers.scan import read_json_member, refuse_code
 from bridge.teachers.shelf import find_folder
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
 from keras_aip import models
+from keras_aip.models.from_onnx import from_onnx
 
 
 class Teacher:
@@ -132,6 +132,17 @@ class Teacher:
         Raises:
             TeacherError: The model's answer is no batch of class scores, or has another number of classes.
         """
+        scores = self.scores(images)
+        if self._outputs != "logits":
+            scores = tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
+        return tf.stop_gradient(scores)
+
+    def scores(self, images: Any) -> tf.Tensor:
+        """Answer a batch as the model does, float32 ``[batch, classes]``: logits, probabilities or one-hot labels.
+
+        Raises:
+            TeacherError: As for a call.
+        """
         x = tf.cast(images, tf.float32)
         if self._mean is not None and self._std is not None:
             x = (x - tf.constant(self._mean, tf.float32)) / tf.constant(self._std, tf.float32)
@@ -155,10 +166,7 @@ class Teacher:
         found = scores.shape[1]
         if self._classes is not None and found is not None and found != self._classes:
             raise TeacherError(f"The teacher answers for {found} classes; {self._classes} were announced.")
-        scores = tf.cast(scores, tf.float32)
-        if self._outputs != "logits":
-            scores = tf.math.log(tf.maximum(scores, SMALLEST_PROBABILITY))
-        return tf.stop_gradient(scores)
+        return tf.cast(scores, tf.float32)
 
     def _find_classes(self, classes: int | None) -> int | None:
         shape = getattr(self._model, "output_shape", None)
@@ -271,7 +279,7 @@ def load_teacher(
     if form != "onnx":
         model = _native(folder, card, form)
     elif dtype in (None, "float32"):
-        model = _Crossed(folder / card.forms[form], card)
+        model = from_onnx(folder / card.forms[form], card)
     else:
         raise TeacherError(
             f"dtype={dtype!r} needs a native form, whose weights can be made again in it; of {folder} this backend "
@@ -312,37 +320,6 @@ def _native(folder: Path, card: Card, form: str) -> keras.Model:
     if isinstance(shape, tuple) and shape[-1] not in (None, card.classes):
         raise TeacherError(f"The model in {folder} answers for {shape[-1]} classes, its card says {card.classes}.")
     return model
-
-
-class _Crossed:
-    """The network of a ``model.onnx``, as a function of images (or waveforms) that TensorFlow can trace.
-
-    Nothing foreign is executed by loading it: the graph is made here, of a validated ONNX file.
-    """
-
-    def __init__(self, path: Path, card: Card) -> None:
-        saved = converted(path)
-        try:
-            self._loaded = tf.saved_model.load(str(saved))  # kept: its functions live no longer than it does
-            self._answer = self._loaded.signatures["serving_default"]
-            ((self._name, given),) = self._answer.structured_input_signature[1].items()
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TeacherError(
-                f"{saved}, made of {path}, cannot be loaded ({first}). Remove it, and try again."
-            ) from error
-        self._shape = given.shape
-        expected = None if card.input_size is None else [*card.input_size, *([3] if card.kind == "image" else [])]
-        gives = self._answer.structured_outputs["scores"].shape
-        if card.outputs != "labels" and gives.rank == 2 and gives[1] not in (None, card.classes):
-            raise TeacherError(f"{path} answers for {gives[1]} classes, its card says {card.classes}.")
-        if expected is not None and self._shape[1:].as_list() != expected:
-            raise TeacherError(f"{path} takes {self._shape[1:].as_list()} per sample, its card says {expected}.")
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        if not self._shape.is_compatible_with(images.shape):
-            raise TeacherError(f"The teacher takes {_listed(self._shape)}, not {_listed(images.shape)}.")
-        return self._answer(**{self._name: images})["scores"]
 
 
 def _from_safetensors(path: Path, card: Card) -> keras.Model:
@@ -391,10 +368,6 @@ def _made_with(path: Path) -> str:
 
 def _is_ours(version: str) -> bool:
     return version.split(".")[0] == keras.__version__.split(".")[0]
-
-
-def _listed(shape: tf.TensorShape) -> str:
-    return str(shape).replace("None", "batch", 1) if shape.rank else str(shape)
 
 
 def registered_modules() -> set[str]:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bridge.errors import TeacherError
 from bridge.files import atomic_write
+from bridge.teachers.folding import folded
 from bridge.teachers.onnx_file import BATCH, INPUTS, OUTPUT, TARGET_OPSET
-from bridge.teachers.slim import slimmed
 from torch_aip import models
 
 # Of what is traced: the exporter's second batch size, so that no size is taken for a constant of the network.
@@ -116,8 +116,7 @@ def _tidied(content: bytes, classes: int) -> bytes:
     """Fold what is constant, and state the number of classes: the exporter does not always see through either."""
     import onnx
 
-    model = onnx.load_model_from_string(content)
-    model = slimmed(model) or model
+    model = folded(onnx.load_model_from_string(content))
     sides = model.graph.output[0].type.tensor_type.shape
     sides.ClearField("dim")
     sides.dim.add().dim_param = BATCH

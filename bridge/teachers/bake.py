@@ -15,25 +15,25 @@ import numpy as np
 from bridge.errors import TeacherError
 from bridge.teachers.bake_input import Chain, Way, way_to
 from bridge.teachers.bake_proof import joined, prove, runner
+from bridge.teachers.folding import folded
 from bridge.teachers.onnx_file import BAKED, BATCH, INPUTS, OPSETS, OUTPUT, TARGET_OPSET, check_onnx
 from bridge.teachers.onnx_graph import (
     called,
     constants_of,
     copied,
     dims_of,
+    drop_unused,
     graphs,
     inputs_of,
     names_of,
     nodes_after,
     opset_of,
-    reads_of,
     rename,
     replace,
     shortened,
 )
 from bridge.teachers.onnx_source import prepared
 from bridge.teachers.onnx_tensors import FLOAT, array_of
-from bridge.teachers.slim import slimmed
 
 if TYPE_CHECKING:
     import onnx
@@ -125,17 +125,10 @@ def _baked(
             graph.ClearField(field)
     graph.input.append(helper.make_tensor_value_info(name, FLOAT, [BATCH, *way.shape]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, FLOAT, [BATCH, classes]))
-    _drop_unused(graph)
-    slim = slimmed(model)
-    if slim is not None:
-        with contextlib.suppress(TeacherError):
-            return _proven(slim, rows[:ROWS], expected[:ROWS].reshape(ROWS, classes), where)
-    return _proven(model, rows[:ROWS], expected[:ROWS].reshape(ROWS, classes), where)
-
-
-def _proven(model: onnx.ModelProto, rows: np.ndarray, expected: np.ndarray, where: str | Path) -> onnx.ModelProto:
+    drop_unused(graph)
+    model = folded(model)
     _tidy(model)
-    prove(model, rows, expected, where)
+    prove(model, rows[:ROWS], expected[:ROWS].reshape(ROWS, classes), where)
     check_onnx(model, where)
     return model
 
@@ -159,18 +152,7 @@ def _keep_one_output(model: onnx.ModelProto, output: str | None, where: str | Pa
     graph.output.append(kept)
     # Before the weights: old files list those among the inputs.
     replace(graph.input, inputs_of(graph))
-    _drop_unused(graph)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    needed = {value.name for value in graph.output}
-    alive = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(reads_of(node))
-            alive.append(node)
-    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
-    replace(graph.node, list(reversed(alive)))
+    drop_unused(graph)
 
 
 def _check_outputs(model: onnx.ModelProto, outputs: str, where: str | Path) -> None:

@@ -11,13 +11,10 @@ import numpy as np
 
 from bridge.errors import TeacherError
 from bridge.teachers.onnx_graph import called, copied, inputs_of, nodes_after, shortened
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE
 
 if TYPE_CHECKING:
     import onnx
-
-
-# Kernels sum in another order for another batch; a batch that is baked in differs by its whole signal.
-LARGEST_DIFFERENCE = 1e-3
 
 
 def prove(model: onnx.ModelProto, rows: np.ndarray, expected: np.ndarray, where: str | Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,9 +21,7 @@ from bridge.teachers.front_end import Mfcc
 from bridge.teachers.options import ExportConfig
 from bridge.teachers.shelf import shelf
 from bridge.teachers.sources import Source, arguments_of, made_by_factory, source_of
-
-# A network and its ONNX differ by rounding alone; anything larger is a wrong export.
-LARGEST_DIFFERENCE = 1e-3
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE
 
 
 @dataclass
@@ -279,7 +276,9 @@ def _from_architecture(config: ExportConfig, source: Source, facts: DatasetFacts
         )
         models.load_weights(model, config.weights)
     size = models.input_size_of(model)
-    to_onnx(model, path, input_size=size)
+    if size is None or len(size) != 2:
+        raise ConfigError(f"{name} does not say which images it takes. Give --image-size, the side in pixels.")
+    to_onnx(model, path, input_size=(size[0], size[1]))
     weights = f" with {Path(config.weights).name}" if config.weights else ", its library's own weights"
     return Network(
         path, _answer_of_torch(model), lambda folder, **facts: save_teacher(model, folder, **facts),
@@ -295,7 +294,8 @@ def _from_code(config: ExportConfig, source: Source, facts: DatasetFacts | None,
             import torch
         repository, _, entry = source.name.rpartition(":")
         try:
-            model: Any = torch.hub.load(repository, entry, trust_repo=True, verbose=False, **arguments)
+            load: Any = torch.hub.load  # whose trust_repo may be a bool, other than it says
+            model: Any = load(repository, entry, trust_repo=True, verbose=False, **arguments)
         except Exception as error:  # network, GitHub, the repository's own code
             raise TeacherError(
                 f"torch.hub cannot load {entry} of github.com/{repository} into {torch.hub.get_dir()} ({error}). It "
@@ -376,10 +376,9 @@ def _answer_of_torch(model: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 @contextlib.contextmanager
 def _needed(package: str, requirements: str) -> Iterator[None]:
-    """Say what to install where a framework is missing; hide what its native code logs while it is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Say what to install where a framework is missing."""
     try:
-        with quiet_start("bridge", "aip-bridge"):
+        with quiet_start():
             yield
     except ImportError as error:
         if (error.name or "").split(".")[0] != package:

@@ -20,9 +20,8 @@ from bridge.teachers.options import ConvertConfig
 from bridge.teachers.probes import NOISE, Probes
 from bridge.teachers.runtime import Runtime
 from bridge.teachers.shelf import find_folder
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE
 
-# As in `bridge verify`; int8 cannot keep to it, so there only the agreement is said.
-LARGEST_DIFFERENCE = 1e-3
 # Native forms first: they are what the others were made of.
 ORIGINALS = ("keras_safetensors", "keras_file", "torch_safetensors", "onnxruntime")
 SUFFIXES = {"saved_model": "_saved_model", "tflite": ".tflite", "tflite_int8": "_int8.tflite"}
@@ -81,6 +80,7 @@ def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: R
     a, b = np.concatenate(expected), np.concatenate(found)
     relative = float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-12))
     agreement = float((a.argmax(-1) == b.argmax(-1)).mean())
+    # int8 cannot keep to that, so there only the agreement is said.
     if config.to != "tflite_int8" and not relative <= LARGEST_DIFFERENCE:
         shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
         raise TeacherError(
@@ -142,7 +142,7 @@ def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int
         raise TeacherError(
             "int8 is for networks that take images; of audio it would have to start after the front end."
         )
-    to_tflite(folder, card, out, (probes.at([NOISE + number]) for number in range(views)))
+    to_tflite(folder, card, out, (probes.at(np.array([NOISE + number])) for number in range(views)))
     return run_tflite(out)
 
 

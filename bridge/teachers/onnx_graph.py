@@ -162,3 +162,15 @@ def guarded(compute: Callable[[], Any], where: str | Path, what: str) -> Any:
 def shortened(error: Exception) -> str:
     """What an exception says, on one line."""
     return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out the nodes and weights that no output depends on."""
+    needed = {value.name for value in graph.output}
+    alive = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(reads_of(node))
+            alive.append(node)
+    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
+    replace(graph.node, list(reversed(alive)))

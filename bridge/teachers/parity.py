@@ -22,11 +22,11 @@ from bridge.teachers.crossing import cache_folder
 from bridge.teachers.engines import ENGINES, Run, channels_first, versions
 from bridge.teachers.onnx_file import read_onnx
 from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE
 
 # All ours.
-MAX_RELATIVE = 1e-3
 MIN_AGREEMENT = 0.999
-# A tensor within the graph departs before the scores do, whose limit is MAX_RELATIVE; rounding stays far below.
+# A tensor within the graph departs before the scores do, whose limit is LARGEST_DIFFERENCE; rounding stays far below.
 MAX_RELATIVE_INSIDE = 1e-4
 SMALL_BATCHES = (1, 3)
 TIMED_BATCHES = 5
@@ -101,7 +101,7 @@ def verify(
         "missing": missing,
         "inputs": {**probes.described(), "batch_size": batch_size},
         "passed": all(result["passed"] for result in results.values() if result is not None),
-        "limits": {"relative": MAX_RELATIVE, "agreement": MIN_AGREEMENT},
+        "limits": {"relative": LARGEST_DIFFERENCE, "agreement": MIN_AGREEMENT},
         "versions": {"python": platform.python_version(), **versions()},
     }
     if write:
@@ -195,7 +195,7 @@ class _Asked:
             for rows in SMALL_BATCHES:
                 answer = self._answer(name, x[:rows])
                 expected = self.answers[name][last[:rows]]
-                if answer is None or not relative_difference(expected, answer) <= MAX_RELATIVE:
+                if answer is None or not relative_difference(expected, answer) <= LARGEST_DIFFERENCE:
                     self.dynamic[name] = False
                     self.errors.setdefault(name, f"a batch of {rows} is answered otherwise than within a large one")
                     break
@@ -214,7 +214,7 @@ class _Asked:
         result: dict[str, Any] = {"form": ENGINES[name].form, "xla": ENGINES[name].xla, "passed": False}
         if name in self.answers and reference in self.answers:
             result |= self._differences(self.answers[reference], self.answers[name])
-            within = result["relative"] is None or result["relative"] <= MAX_RELATIVE
+            within = result["relative"] is None or result["relative"] <= LARGEST_DIFFERENCE
             result["passed"] = within and result["agreement"] >= MIN_AGREEMENT and name not in self.errors
             result["ms_per_batch"] = self.milliseconds.get(name)
         result["dynamic_batch"] = self.dynamic.get(name)
@@ -286,7 +286,7 @@ def _complaint(folder: Path, report: dict[str, Any]) -> str:
             said.append(f"fails: {result['error'].removesuffix('.')}")
         if "agreement" in result and name != reference:
             if result["relative"] is not None:
-                said.append(f"differs from {reference} by {result['relative']:.2e} relative (limit {MAX_RELATIVE:.0e})")
+                said.append(f"differs from {reference} by {result['relative']:.2e} (limit {LARGEST_DIFFERENCE:.0e})")
             said.append(f"agrees on {result['agreement']:.2%} of {views:,} views (at least {MIN_AGREEMENT:.1%})")
         where = result.get("diverges_at")
         if where == NATIVE:

@@ -134,12 +134,12 @@ def made_by_factory(name: str, arguments: Mapping[str, Any]) -> Any:
     where, _, entry = name.rpartition(":")
     try:
         module = _module_of(where)
-        factory: Callable[..., Any] = getattr(module, entry)
-    except AttributeError as error:
-        offered = [public for public in vars(module) if not public.startswith("_")]
-        raise TeacherError(f"{where} has no {entry!r}.{hint(entry, offered)}") from error
     except Exception as error:  # whatever the user's code raises
         raise TeacherError(f"{where} cannot be imported ({type(error).__name__}: {error}).") from error
+    factory: Callable[..., Any] | None = getattr(module, entry, None)
+    if factory is None:
+        offered = [public for public in vars(module) if not public.startswith("_")]
+        raise TeacherError(f"{where} has no {entry!r}.{hint(entry, offered)}")
     try:
         return factory(**arguments)
     except Exception as error:

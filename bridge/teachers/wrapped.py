@@ -8,6 +8,8 @@ from bridge.errors import TeacherError
 from bridge.teachers.card import CHOICES
 
 SMALLEST_PROBABILITY = 1e-7
+LARGEST_DIFFERENCE = 1e-3
+"""Between two forms of a network, relative to the largest score; rounding stays far below. Ours."""
 
 
 def check_statements(outputs: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

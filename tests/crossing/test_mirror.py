@@ -31,7 +31,6 @@ ONLY_KERAS = {
 # And the other way round.
 ONLY_TORCH = {
     "models.library": "torchvision and timm are PyTorch's; keras.applications come by `bridge export`",
-    "models.from_onnx": "Keras's way out of ONNX runs in a process of its own: bridge.teachers.crossing",
 }
 # Public functions and classes of shared modules that only one has.
 ONLY_ONE = {
@@ -48,6 +47,7 @@ ONLY_ONE = {
     "models.layers.batch_norm": "as above",
     "models.layers.finished": "as above",
     "models.layers.normalised": "for the libraries' networks",
+    "models.from_onnx.Crossed": "of a SavedModel; PyTorch gets a module",
     "models.cnn.SmallCnn": "as above",
     "models.cnn.Block": "as above",
     "models.wrn.WideResNet": "as above",
@@ -63,6 +63,7 @@ ONLY_ONE = {
 OTHERWISE = {
     "export.to_onnx": "Keras models tell the shape of their input",
     "models.build": "l2 and dtype belong to Keras layers; image_size defaults to what a library's network was made for",
+    "models.from_onnx.from_onnx": "a SavedModel does not name its own sides, the card does",
     "models.layers.Normalise": "Keras layers take a name and a dtype",
     "models.layers.PaddedShortcut": "as above",
 }

@@ -10,16 +10,14 @@ import torch
 from torch import nn
 
 from bridge.errors import TeacherError
+from bridge.teachers.folding import folded
 from bridge.teachers.onnx_file import read_onnx
-from bridge.teachers.slim import slimmed
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE
 from torch_aip import compat
 from torch_aip.models.layers import SIZE
 
 if TYPE_CHECKING:
     import onnx
-
-# Largest difference from onnxruntime, relative to the largest score; the one `bridge verify` asks for.
-TOLERANCE = 1e-3
 
 
 def from_onnx(path: str | Path) -> nn.Module:
@@ -38,8 +36,7 @@ def from_onnx(path: str | Path) -> nn.Module:
         TeacherError: The file is refused, has an operator that onnx2torch does not know (node and operator are named),
             or would answer otherwise than it does.
     """
-    model = read_onnx(path)
-    model = slimmed(model) or model
+    model = folded(read_onnx(path))
     compat.torchvision()  # onnx2torch imports it
     try:
         import onnx2torch
@@ -94,8 +91,8 @@ def _compare(path: str | Path, images: torch.Tensor, answer: Any) -> None:
     if isinstance(answer, torch.Tensor) and answer.shape == expected.shape:
         largest = max(float(expected.abs().max()), 1e-6)
         difference = float((answer.double() - expected.double()).abs().max()) / largest
-    if not difference <= TOLERANCE:  # NaN as well
+    if not difference <= LARGEST_DIFFERENCE:  # NaN as well
         raise TeacherError(
             f"{path} as a PyTorch module answers otherwise than onnxruntime: scores differ by {difference:.2g} of the "
-            f"largest (at most {TOLERANCE:g} is rounding). onnx2torch translates one of its operators wrongly. {_MEND}"
+            f"largest (at most {LARGEST_DIFFERENCE:g} is rounding). onnx2torch translates it wrongly. {_MEND}"
         )
