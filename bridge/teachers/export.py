@@ -107,9 +107,13 @@ def _canonical(config: ExportConfig, network: Network, facts: DatasetFacts | Non
     from bridge.teachers.bake import bake
     from bridge.teachers.onnx_file import read_onnx
 
-    raw = read_onnx(network.onnx, external=True)
+    model_name = str(config.model)
+    try:
+        raw = read_onnx(network.onnx, external=True)
+    except TeacherError as error:  # by the name the user knows, not that of our temporary file
+        raise TeacherError(str(error).replace(str(network.onnx), model_name)) from error
     if network.answer is not None:
-        _compare(network.answer, raw, config.model or "")
+        _compare(network.answer, raw, model_name)
     mean, std = (config.mean, config.std) if config.mean is not None else (network.mean, network.std)
     span = config.range if network.range is None or config.range != (0.0, 1.0) else network.range
     if network.normalised:
@@ -120,7 +124,7 @@ def _canonical(config: ExportConfig, network: Network, facts: DatasetFacts | Non
         size = facts.image_size
     model = bake(
         raw, layout=config.layout, range=span, mean=mean, std=std, outputs=config.outputs, image_size=size,
-        output=config.output, front_end=None if front_end is None else front_end.graph(),
+        output=config.output, front_end=None if front_end is None else front_end.graph(), where=model_name,
     )  # fmt: skip
     return model, front_end, in_unit_range(span, mean, std)
 

@@ -46,9 +46,12 @@ def convert(config: ConvertConfig) -> list[str]:
     inside = config.to in FORMS
     default = folder / FORMS[config.to] if inside else folder.with_name(folder.name + SUFFIXES[config.to])
     out = Path(config.out) if config.out else default
-    if config.to in card.forms and config.out is None:
-        return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
-    name, original = _original(folder, card, not_form=config.to)
+    if config.to in card.forms:
+        if config.out is None:
+            return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
+        _copy(folder / card.forms[config.to], out)
+        return [f"Written to {out}, a copy of {folder / card.forms[config.to]}."]
+    name, original = _original(folder, card)
     probes = Probes(card, config.image, 2 * config.views, config.seed)
     run = WRITERS[config.to](folder, card, out, probes, config.views)
     lines = [f"Written to {out}.", *_compared(config, out, name, original, run, probes)]
@@ -59,14 +62,13 @@ def convert(config: ConvertConfig) -> list[str]:
     return lines
 
 
-def _original(folder: Path, card: Card, not_form: str) -> tuple[str, Run]:
+def _original(folder: Path, card: Card) -> tuple[str, Run]:
     reasons = []
     for name in ORIGINALS:
-        engine = ENGINES[name]
-        why = engine.missing(folder, card)
-        if why is None and engine.form != not_form:
-            return name, engine.load(folder, card)
-        reasons.append(f"{name}: {why or 'is what is to be written'}")
+        why = ENGINES[name].missing(folder, card)
+        if why is None:
+            return name, ENGINES[name].load(folder, card)
+        reasons.append(f"{name}: {why}")
     raise TeacherError(f"Nothing here can run {folder} to convert it ({'; '.join(reasons)}).")
 
 
@@ -94,9 +96,7 @@ def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: R
 
 
 def _onnx(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    if "onnx" in card.forms:
-        _copied(folder / card.forms["onnx"], out)
-    elif importlib.util.find_spec("tensorflow"):
+    if importlib.util.find_spec("tensorflow"):
         from keras_aip.export import to_onnx
         from keras_aip.teachers import load_model
 
@@ -112,13 +112,10 @@ def _onnx(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Ru
 
 
 def _safetensors(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    if "safetensors" not in card.forms:
-        raise TeacherError(
-            f"{folder} holds {', '.join(card.forms)}: weights can be named only of an architecture both backends know. "
-            "Export it from its own framework with --model ARCHITECTURE --weights FILE."
-        )
-    _copied(folder / card.forms["safetensors"], out)
-    return _original(folder, card, not_form="")[1]
+    raise TeacherError(
+        f"{folder} holds {', '.join(card.forms)}: weights can be named only of an architecture both backends know. "
+        "Export it from its own framework with --model ARCHITECTURE --weights FILE."
+    )
 
 
 def _saved_model(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
@@ -146,7 +143,7 @@ def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int
     return run_tflite(out)
 
 
-def _copied(path: Path, out: Path) -> None:
+def _copy(path: Path, out: Path) -> None:
     try:
         with open(path, "rb") as source, replacing(out) as target:
             shutil.copyfileobj(source, target)

@@ -115,15 +115,12 @@ def _shelved() -> Iterator[Entry]:
 
 def _keras_applications() -> Iterator[Entry]:
     cached = {path.name.lower() for path in _keras_cache().glob("*")} if _keras_cache().is_dir() else set()
+    # Weight files are named after the network in lower case; those without the classes end in "notop".
+    whole = [file.replace("_", "").replace("-", "") for file in cached if "notop" not in file]
+    fitting = [[name for name in KERAS_APPLICATIONS if file.startswith(name.lower())] for file in whole]
+    here = {max(names, key=len) for names in fitting if names}  # that of MobileNetV2 also begins as MobileNet does
     for name, (top1, megabytes, side) in KERAS_APPLICATIONS.items():
-        # Weight files are named after the network in lower case; those without the classes end in "notop".
-        stem = name.lower()
-        here = any(_plain(file).startswith(stem) and "notop" not in file for file in cached)
-        yield Entry(f"keras.applications/{name}", megabytes, side, top1, IMAGENET, here)
-
-
-def _plain(file: str) -> str:
-    return file.replace("_", "").replace("-", "")
+        yield Entry(f"keras.applications/{name}", megabytes, side, top1, IMAGENET, name in here)
 
 
 def _torchvision() -> Iterator[Entry]:
