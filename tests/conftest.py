@@ -19,3 +19,9 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real data sets are not at {folder}; set AIP_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Converted teachers are kept for this session alone, also by the processes that tests start."""
+    os.environ["AIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))

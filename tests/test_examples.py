@@ -1,5 +1,6 @@
 """The examples run as they stand, at tiny size."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -74,3 +75,64 @@ def test_the_tpu_example_differs_by_the_name_of_the_strategy_alone(tmp_path):
     assert "500 real images" in done.stdout and (tmp_path / "student" / "card.json").exists()
     done = run(*line, "--strategy", "tpu")
     assert done.returncode != 0 and "there is no TPU" in done.stderr
+
+
+BRIDGE = [importlib.util.find_spec(name) is None for name in ("torch", "onnx2tf", "onnxruntime")]
+needs_bridge = pytest.mark.skipif(any(BRIDGE), reason="torch, onnx2tf or onnxruntime is not installed")
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+
+
+def is_short(name):
+    assert len((ROOT / "examples" / name).read_text().splitlines()) < 60
+
+
+@needs_bridge
+def test_a_pytorch_teacher_teaches_a_keras_student(tmp_path):
+    import torch
+
+    import torch_aip
+
+    is_short("torch_teacher_keras_student.py")
+    torch.save(torch_aip.models.wrn(10, 1, classes=10, **HALF).state_dict(), tmp_path / "teacher.pt")
+    done = run(
+        *("examples/torch_teacher_keras_student.py", tmp_path / "teacher.pt", "sklearn:china.jpg"),
+        *("--architecture", "wrn_10_1", "--dataset", "digits", "--student", "small_cnn", "--epochs", 1),
+        *("--views", 32, "--batch-size", 16, "--out", tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'tensorflow_onnx': '100.00%'" in done.stdout and "'torch_safetensors': '100.00%'" in done.stdout
+    student, card = keras_aip_load(tmp_path / "out" / "student")
+    assert student.output_shape == (None, 10) and card.class_names == tuple("0123456789")
+
+
+@needs_bridge
+def test_a_keras_teacher_is_asked_from_pytorch(tmp_path):
+    import keras
+
+    import keras_aip
+
+    is_short("keras_teacher_in_torch.py")
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((9, 9, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Softmax()])
+    model.save(tmp_path / "mine.keras")
+    words = ["--range", 0, 255, "--outputs", "probabilities", "--out", tmp_path / "out"]
+    done = run("examples/keras_teacher_in_torch.py", tmp_path / "mine.keras", *words)
+    assert done.returncode == 0, done.stderr
+    assert "98 classes, images of 9 × 9; answers [4, 98]" in done.stdout
+    keras_aip.save_teacher(keras_aip.models.small_cnn(classes=3, width=2), tmp_path / "folder")
+    done = run("examples/keras_teacher_in_torch.py", tmp_path / "folder")
+    assert done.returncode == 0, done.stderr
+    assert "3 classes, images of 32 × 32" in done.stdout
+
+
+@needs_bridge
+def test_a_users_onnx_file_says_the_same_in_both(tmp_path):
+    from tests.bridge.onnx_nets import conv_net, saved
+
+    is_short("onnx_teacher_in_both.py")
+    saved(conv_net(), tmp_path / "mine.onnx")
+    words = ["--range", 0, 255, "--mean", 120, 115, 100, "--std", 60, 60, 60, "--views", 64, "--out", tmp_path / "out"]
+    done = run("examples/onnx_teacher_in_both.py", tmp_path / "mine.onnx", *words)
+    assert done.returncode == 0, done.stderr
+    for engine in ("tensorflow_onnx ", "tensorflow_onnx_xla", "torch_onnx"):
+        assert any(line.startswith(engine) and "100.00% of 64" in line for line in done.stdout.splitlines()), engine

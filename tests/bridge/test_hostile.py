@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
+import subprocess
+import sys
 import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from bridge.errors import TeacherError
 from bridge.teachers import Card, refuse_code
 from bridge.teachers.onnx_file import facts_of, read_onnx
 from tests.bridge.onnx_nets import conv_net, gemm_net, saved, with_functions
+from tests.conftest import ROOT
 
 INTEGERS = (0, -1, 1, 2, 3, 4, 7, 255, 65536, 2**31 - 1, 2**31, 2**40, 2**62, -(2**31), -(2**63), 2**63 - 1)
 FLOATS = (0.0, -1.0, 1e30, float("inf"), float("nan"), 1e-45)
@@ -335,3 +340,18 @@ def test_a_description_of_many_bytes_is_refused(tmp_path: Path) -> None:
         archive.writestr("config.json", b"[" + b" " * (20 << 20) + b"]")
     with pytest.raises(TeacherError, match="more than 16,777,216 bytes"):
         refuse_code(path)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("onnx2tf"), reason="onnx2tf is not installed")
+def test_changed_files_end_cleanly_through_the_whole_conversion(tmp_path: Path) -> None:
+    random_, made = random.Random(3), 0
+    while made < 20:  # those the validator lets through, so that the converter sees something
+        model = a_field_changed(conv_net(), random_)
+        path = tmp_path / f"{made:02d}.onnx"
+        saved(model, path)
+        made += accepted(partial(read_onnx, path, external=True))
+    line = [sys.executable, "-m", "tests.bridge.convert_many", str(tmp_path)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    said = [said for said in done.stdout.splitlines() if " -> " in said]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(said) == 20 and sum(line.endswith("converted") for line in said) >= 3
