@@ -19,12 +19,14 @@ ABOUT = "Views of one image, and teacher folders that both backends load."
 
 def _card(config: CardConfig) -> None:
     from bridge.teachers.card import Card
+    from bridge.teachers.parity import said_of_proof
 
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
     card = Card.load(config.model, verify=True)
     print(json.dumps(dataclasses.asdict(card), indent=2))
     print(f"All {len(card.files)} files are as the card says.", file=sys.stderr)
+    print(said_of_proof(config.model), file=sys.stderr)
 
 
 def _export(config: ExportConfig) -> None:
@@ -56,12 +58,14 @@ def _verify(config: VerifyConfig) -> None:
     folder = find_folder(config.model)
     found = verify(folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size)
     print(f"{'':20s}  largest difference  agreement on {config.views:,} views  ms per {config.batch_size}")
+    columns = (("relative", ".1e"), ("ms_per_batch", ".1f"))
     for name, figures in found["engines"].items():
         if figures is None:
             print(f"{name:20s}  not here: {found['missing'][name]}")
         else:
+            largest, time = ("-" if figures[key] is None else format(figures[key], kind) for key, kind in columns)
             same = f"{figures['agreement']:.2%}".rjust(len(f"agreement on {config.views:,} views"))
-            print(f"{name:20s}  {figures['relative']:18.1e}  {same}  {figures['ms_per_batch']:.1f}")
+            print(f"{name:20s}  {largest:>18s}  {same}  {time}")
     print(f"All answer alike; compared with {found['reference']}. Written to {folder / 'parity.json'}.")
 
 

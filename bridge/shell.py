@@ -110,7 +110,7 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """When one of our programs runs, hide what a framework's native code logs while it is imported.
+    """When one of our programs runs, hide what a framework's native code logs while it is imported or compiles.
 
     Those lines (missing drivers, instruction sets) are written past Python and its log levels, before anything can be
     set. If the import fails they are shown; with AIP_DEBUG set, always. In a user's own process nothing is hidden.

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from bridge.errors import TeacherError
 from bridge.files import atomic_write
@@ -23,10 +24,11 @@ from bridge.teachers.onnx_file import BATCH, INPUTS, OUTPUT, TARGET_OPSET, check
 from bridge.teachers.scan import refuse_code
 from keras_aip.teachers import registered_modules
 
+Answer = Callable[[np.ndarray], np.ndarray]
 _WHITE = 255.0  # keras.applications takes pixels in [0, 255] before its `preprocess_input`
 
 
-def to_onnx(model: keras.Model, path: str | Path) -> None:
+def to_onnx(model: keras.Model, path: str | Path, *, image_size: int | None = None) -> None:
     """Write a model as a canonical ONNX file: in inference mode, BatchNorm folded, with a dynamic batch.
 
     Args:
@@ -34,15 +36,19 @@ def to_onnx(model: keras.Model, path: str | Path) -> None:
             ``images``, ``[batch, channels, height, width]``; or waveforms ``[batch, samples]``. Gives ``scores``,
             ``[batch, classes]``.
         path: The file to write; one that is there is replaced when the new one is whole.
+        image_size: Height and width in pixels, where the model leaves them open.
 
     Raises:
         TeacherError: The model does not say its input's shape, has an operation that ONNX does not know (it is named),
             or the file cannot be written.
     """
     shape = getattr(model, "input_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 4:
+        shape = (shape[0], *(side or image_size for side in shape[1:3]), shape[3])
     if not isinstance(shape, tuple) or len(shape) not in (2, 4) or None in shape[1:]:
         raise TeacherError(
-            f"{model.name} takes {shape}; expected [batch, height, width, channels] or [batch, samples], of fixed size."
+            f"{model.name} takes {shape}; expected [batch, height, width, channels] or [batch, samples], of fixed "
+            "size. Give the side in pixels with --image-size."
         )
     name = INPUTS["image" if len(shape) == 4 else "audio"]
     spec = tf.TensorSpec([None, *shape[1:]], tf.float32, name=name)
@@ -53,13 +59,16 @@ def to_onnx(model: keras.Model, path: str | Path) -> None:
     _write(answer, spec, path, model.name, nchw=len(shape) == 4)
 
 
-def saved_model_to_onnx(folder: str | Path, path: str | Path, *, signature: str = "serving_default") -> None:
+def saved_model_to_onnx(folder: str | Path, path: str | Path, *, signature: str = "serving_default") -> Answer:
     """Write a SavedModel's signature as an ONNX file, as it is: its own layout and range. Loading one can run code.
 
     Args:
         folder: With ``saved_model.pb``; its signature takes and gives one tensor.
         path: The file to write.
         signature: Its name.
+
+    Returns:
+        The original, as a function of what the file takes.
 
     Raises:
         TeacherError: It cannot be loaded, has no such signature or several inputs or outputs, or cannot be converted.
@@ -81,19 +90,28 @@ def saved_model_to_onnx(folder: str | Path, path: str | Path, *, signature: str 
         )
     ((name, spec),) = given.items()
 
-    def answer(x: tf.Tensor, kept: Any = loaded) -> dict[str, tf.Tensor]:
-        return {OUTPUT: next(iter(function(**{name: x}).values()))}
+    # With its constants inside: those a function took from around it would not be found within another one.
+    frozen = convert_variables_to_constants_v2(function)
+
+    def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = frozen(x)
+        return {OUTPUT: scores[0] if isinstance(scores, (list, tuple)) else scores}
 
     sides = [None, *spec.shape[1:]] if spec.shape.rank else spec.shape
     _write(answer, tf.TensorSpec(sides, spec.dtype, name=name), path, str(folder), nchw=False)
+    # The original itself, not what was made of it.
+    return lambda x: next(iter(function(**{name: tf.cast(x, spec.dtype)}).values())).numpy()
 
 
-def tflite_to_onnx(file: str | Path, path: str | Path) -> None:
+def tflite_to_onnx(file: str | Path, path: str | Path) -> Answer:
     """Write a TFLite file as an ONNX file, as it is: its own layout and range.
 
     Args:
         file: A float one: weights and what is computed are float32.
         path: The file to write.
+
+    Returns:
+        The original, as a function of what the file takes.
 
     Raises:
         TeacherError: It is damaged or quantised, or has an operation that ONNX does not know.
@@ -101,7 +119,8 @@ def tflite_to_onnx(file: str | Path, path: str | Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it moves to another package
-            details = tf.lite.Interpreter(str(file)).get_tensor_details()
+            interpreter = tf.lite.Interpreter(str(file))
+            details = interpreter.get_tensor_details()
     except Exception as error:  # ValueError for most, RuntimeError and OSError for some
         raise TeacherError(f"{file} is not a readable TFLite file ({_first(error)}).") from error
     quantised = [str(detail["name"]) for detail in details if detail["quantization_parameters"]["scales"].size]
@@ -113,6 +132,16 @@ def tflite_to_onnx(file: str | Path, path: str | Path) -> None:
     with _converting(str(file)) as convert:
         proto, _ = convert.from_tflite(str(file), opset=TARGET_OPSET)
     _save(proto, path, str(file))
+
+    def answer(x: np.ndarray) -> np.ndarray:
+        (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(given["index"], x.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(gives["index"])
+
+    return answer
 
 
 def keras_file(path: str | Path) -> keras.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bridge.errors import TeacherError
-from bridge.files import replacing
-from bridge.folders import refuse_foreign
+from bridge.files import atomic_write
 from bridge.teachers.card import Card
 from bridge.teachers.saved_model import write_saved_model
 from keras_aip.teachers import load_teacher
@@ -31,7 +29,7 @@ def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
     Args:
         folder: The folder.
         card: Its card.
-        out: A folder to be made, or an empty one.
+        out: A folder to be made. Written piece by piece: `bridge convert` puts it in its place when it is whole.
 
     Raises:
         TeacherError: It cannot be loaded or written.
@@ -39,15 +37,10 @@ def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
     teacher, shape = load_teacher(folder), _shape_of(folder, card, None)
     out = Path(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        refuse_foreign(out, "is not empty", "--out")
-        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as beside:
-            written = Path(beside) / "saved_model"
-            write_saved_model(teacher.scores, NAMES[card.kind], shape, written)
-            written.chmod(0o755)
-            written.replace(out)
-    except OSError as error:
-        raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
+        write_saved_model(teacher.scores, NAMES[card.kind], shape, out)
+        out.chmod(0o755)
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own kinds say of a full disk: unknown
+        raise TeacherError(f"{out} cannot be written ({_first(error)}). Choose another --out.") from error
 
 
 def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterable[np.ndarray] | None = None) -> None:
@@ -77,11 +70,9 @@ def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterabl
         with _quiet():
             content = converter.convert()
     except Exception as error:  # the converter's own class, and whatever MLIR raises
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TeacherError(f"TensorFlow Lite cannot express {folder} ({first}).") from error
+        raise TeacherError(f"TensorFlow Lite cannot express {folder} ({_first(error)}).") from error
     try:
-        with replacing(Path(out)) as file:
-            file.write(content)
+        atomic_write(Path(out), content)
     except OSError as error:
         raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
 
@@ -123,6 +114,10 @@ def _shape_of(folder: str | Path, card: Card, batch: int | None) -> list[int | N
     if card.input_size is None:
         raise TeacherError(f"The card of {folder} gives no input_size; this form needs one.")
     return [batch, *card.input_size, *([3] if card.kind == "image" else [])]
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

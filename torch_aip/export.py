@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import io
 import logging
 import re
@@ -50,6 +51,8 @@ def to_onnx(
         TeacherError: The model does not run on such an input, gives something else than scores, or has an operator that
             ONNX does not know; or the file cannot be written.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise TeacherError("Writing ONNX needs the package onnx: pip install -r requirements/bridge.txt.")
     size = input_size or models.input_size_of(model)
     if samples is None and (size is None or len(size) != 2):
         raise TeacherError(
@@ -79,6 +82,8 @@ def to_onnx(
                 dynamo=False,
             )
             content = _tidied(raw.read_bytes(), classes)
+    except OSError as error:
+        raise TeacherError(f"{tempfile.gettempdir()} cannot hold what {path} is made of ({error}).") from error
     except Exception as error:  # the exporter, TorchScript and the module each raise their own kinds
         found = re.search(r"operator '([^']+)'", str(error))
         what = f"ONNX has nothing for its operator {found[1]}" if found else _first(error)

@@ -250,7 +250,9 @@ def _shape_scores(ends: Chain, scores: np.ndarray, rows: int, outputs: str, wher
         )
     if scores.dtype != np.float32:
         ends.add("Cast", to=FLOAT)
-    if scores.ndim != 2:
+    if scores.ndim == 1:  # onnx2torch cannot flatten that
+        ends.add("Reshape", np.array([-1, 1], np.int64))
+    elif scores.ndim != 2:
         ends.add("Flatten", axis=1)
     return sides[0] if sides else 1
 

@@ -206,7 +206,8 @@ def _way_of_features(
 
 def _agreed(found: int | None, wanted: int | None, what: str, name: str, where: str | Path) -> int:
     if found is None and wanted is None:
-        raise TeacherError(f"{where}: input {name!r} has a dynamic {what}. Give it with --image-size.")
+        option = "--samples" if what == "samples" else "--image-size"
+        raise TeacherError(f"{where}: input {name!r} has a dynamic {what}. Give it with {option}.")
     if found is not None and wanted is not None and found != wanted:
         raise TeacherError(f"{where}: input {name!r} has {found} as its {what}; {wanted} was asked for.")
     return int(found or wanted or 0)

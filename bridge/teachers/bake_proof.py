@@ -11,7 +11,7 @@ import numpy as np
 
 from bridge.errors import TeacherError
 from bridge.teachers.onnx_graph import called, copied, inputs_of, nodes_after, shortened
-from bridge.teachers.wrapped import LARGEST_DIFFERENCE
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 if TYPE_CHECKING:
     import onnx
@@ -46,10 +46,7 @@ def prove(model: onnx.ModelProto, rows: np.ndarray, expected: np.ndarray, where:
 
 
 def _differs(found: np.ndarray, expected: np.ndarray) -> bool:
-    if found.shape != expected.shape:
-        return True
-    largest = np.abs(expected).max(initial=1e-6)
-    return not bool(np.abs(found.astype(np.float64) - expected).max(initial=0.0) <= LARGEST_DIFFERENCE * largest)
+    return found.shape != expected.shape or relative_difference(expected, found) > LARGEST_DIFFERENCE
 
 
 def _first_fixed(model: onnx.ModelProto, rows: np.ndarray) -> str:

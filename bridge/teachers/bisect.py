@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bridge.teachers.runtime import Runtime
+from bridge.teachers.wrapped import relative_difference
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -36,19 +37,6 @@ class Divergence:
 
     def __str__(self) -> str:
         return f"node {self.node!r} ({self.op_type}, tensor {self.tensor!r}, relative {self.relative:.1e})"
-
-
-def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """max|a−b| / max|a|: 0 where both are the same, infinite where b has what a has not."""
-    if a.size == 0:
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        difference, scale = float(np.max(np.abs(a - b))), float(np.max(np.abs(a)))
-    if not np.isfinite(difference) or not np.isfinite(scale):
-        return float("inf")
-    if scale == 0:
-        return 0.0 if difference == 0 else float("inf")
-    return difference / scale
 
 
 def first_divergence(

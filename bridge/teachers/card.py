@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.errors import TeacherError
-from bridge.files import atomic_write, sha256_file, sync_folder
+from bridge.files import TEMPORARY_SUFFIX, atomic_write, sha256_file, sync_folder
 from bridge.names import hint
 
 CARD_NAME = "card.json"
@@ -58,7 +58,7 @@ class Card:
         accuracy: What was measured: ``{"top1": fraction, "dataset": name, "n": images}``; None: nothing.
         source: Where the network comes from.
         licence: Its licence.
-        forms: Form (``safetensors``, ``keras``, ``onnx``) -> file name in the folder.
+        forms: Form (``safetensors``, ``keras``, ``onnx``) -> file name in the folder, each the one in `FORMS`.
         files: File name -> SHA-256 of its content, 64 hexadecimal digits.
         schema_version: Version of this description.
 
@@ -148,6 +148,13 @@ class Card:
             _require(isinstance(name, str) and name != "", "forms", name, "file names")
             if name in (".", "..") or re.search(r"[/\\:\0]", name):
                 raise TeacherError(f"The card names the file {name!r}, which points outside its folder.")
+        for form, name in self.forms.items():
+            # By another name a file would be opened as something else than what it was checked as.
+            if name != FORMS[form]:
+                raise TeacherError(
+                    f"forms of the card names {name!r} for {form}; expected {FORMS[form]!r}. Rename the file, in the "
+                    "folder and in forms and files of its card."
+                )
         for name, digest in self.files.items():
             fits = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest)
             _require(bool(fits), f"files: {name}", digest, "a SHA-256 of 64 lower-case hexadecimal digits")
@@ -160,11 +167,23 @@ class Card:
 
     @property
     def digest(self) -> str:
-        """Identify what the network computes: a SHA-256 over its files' hashes and architecture."""
+        """Identify what the network computes: a SHA-256 over its architecture and the hash of its primary form.
+
+        That is the first it has of safetensors, keras and onnx, of which the others are made; one more changes nothing.
+        """
         names = ("architecture", "arguments", "outputs", "mean", "std")
         parts = {name: getattr(self, name) for name in names}
-        parts["files"] = sorted(self.files.values())
+        # Only of what is no image, so that the digests of images stay what they were before there was anything else.
+        parts |= {name: getattr(self, name) for name in ("kind", "front_end") if self.kind != "image"}
+        primary = next((name for form, name in FORMS.items() if form in self.forms), None)
+        parts["files"] = [self.files[primary]] if primary in self.files else []
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def mark(self) -> str:
+        """Identify the folder as it is, with all its forms: a SHA-256 over `digest` and every file's hash."""
+        text = json.dumps({"digest": self.digest, "files": dict(self.files)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def sealed(self, folder: str | Path) -> Card:
         """Return this card with the SHA-256 of every form's file as it lies in ``folder`` now.
@@ -263,6 +282,8 @@ class Card:
 def replacing_folder(folder: str | Path) -> Iterator[Path]:
     """Give a fresh folder to write a teacher into; it takes its place if the block ends without error. Ours.
 
+    What calls that were killed left beside it is removed.
+
     Args:
         folder: The teacher folder to make or to replace; folders above it are made.
 
@@ -270,7 +291,7 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         TeacherError: Something else than a teacher is there, or the place cannot be written.
     """
     folder = Path(folder).absolute()
-    beside = folder.parent / f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    beside = place_beside(folder)
     try:
         _refuse_to_replace(folder)
         beside.mkdir(parents=True)
@@ -286,10 +307,41 @@ def replacing_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def place_beside(place: Path) -> Path:
+    """A fresh hidden name beside ``place``, for what is to take its place by being renamed.
+
+    What is left under such names by processes that no longer run on this machine is removed.
+    """
+    named = re.compile(rf"\.{re.escape(place.name)}\.(\d{{1,9}})-[0-9a-f]{{8}}\.(tmp|old)")
+    with contextlib.suppress(OSError):  # what cannot be read or removed is in nobody's way
+        for entry in list(place.parent.iterdir()):
+            found = named.fullmatch(entry.name)
+            # An old folder that stepped aside is all there is, if the kill came before the new one was in its place.
+            if found and not _runs(int(found[1])) and (found[2] == "tmp" or place.exists()):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+    return place.with_name(f".{place.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # where the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
 def _refuse_to_replace(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise TeacherError(f"{folder} exists and is not a folder. Choose another name.")
     inside = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    inside = {name for name in inside if not (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX))}
     strange = inside - {CARD_NAME, PARITY_NAME, *FORMS.values()}
     if strange or (inside and CARD_NAME not in inside):
         listed = ", ".join(sorted(strange or inside)[:5])

@@ -15,7 +15,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bridge.teachers.wrapped import LARGEST_DIFFERENCE
+from bridge.teachers.onnx_graph import inner_graphs, name_nodes
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 PROGRAM = "conversion"
 _BATCHES = (1, 3)
@@ -40,7 +41,7 @@ def convert(onnx_path: Path, folder: Path) -> None:
     import onnx
 
     network = _folded(onnx_path)
-    originals = _name_nodes(network)
+    originals = name_nodes(network)
     renamed = onnx_path.with_name("named.onnx")
     onnx.save(network, renamed)
     model = _converted(renamed, network, originals)
@@ -106,7 +107,7 @@ def _with_shapes(network: Any) -> Any:
         graph.value_info.append(helper.make_tensor_value_info(name, kind, shapes[name]))
     follows, nodes = {given.name}, []  # what depends on the pixels themselves, not only on how many there are
     for node in graph.node:
-        if node.op_type != "Shape" and (follows & set(node.input) or _bodies(node)):
+        if node.op_type != "Shape" and (follows & set(node.input) or inner_graphs(node)):
             follows.update(node.output)
         elif all(np.array_equal(few[name], many[name]) for name in node.output if name):
             graph.initializer.extend(numpy_helper.from_array(few[name], name) for name in node.output if name)
@@ -121,24 +122,10 @@ def _with_shapes(network: Any) -> Any:
         if wanted & set(node.output):
             kept.insert(0, node)
             wanted.update(node.input)
-            wanted.update(name for inner in _bodies(node) for part in inner.node for name in part.input)
+            wanted.update(name for inner in inner_graphs(node) for part in inner.node for name in part.input)
     del graph.node[:]
     graph.node.extend(kept)
     return network
-
-
-def _bodies(node: Any) -> list[Any]:
-    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-
-
-def _name_nodes(network: Any) -> dict[str, str]:
-    """Give every node a name of its own that TensorFlow takes; return new name -> what to call it to a user."""
-    originals = {}
-    for number, node in enumerate(network.graph.node):
-        called = f"{node.op_type} node {node.name or number!r}"
-        node.name = f"{re.sub(r'[^A-Za-z0-9_]', '_', node.name or node.op_type)}_{number}".lstrip("_")
-        originals[node.name] = called
-    return originals
 
 
 def _converted(onnx_path: Path, network: Any, originals: dict[str, str]) -> Any:
@@ -246,8 +233,8 @@ def _compare(onnx_path: Path, folder: Path) -> None:
             raise ConversionError(
                 f"the converted network answers {batch} inputs with {found.shape}, not {expected.shape}"
             )
-        difference = np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-6)
-        if not difference <= LARGEST_DIFFERENCE:  # NaN as well
+        difference = relative_difference(expected, found)
+        if difference > LARGEST_DIFFERENCE:
             raise ConversionError(
                 f"the converted network answers otherwise than onnxruntime: scores differ by {difference:.2g} of the "
                 f"largest (at most {LARGEST_DIFFERENCE:g} is rounding). `python -m bridge verify` names the node"

@@ -31,6 +31,7 @@ FORMAT = 1
 _MANIFEST = "conversion.json"
 _NOTICE = 3.0  # seconds of silence before a wait is explained
 _LONGEST = 3600.0  # seconds a conversion may take
+_LAST_LINES = 15  # of a log that is not kept
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -53,8 +54,8 @@ def converted(onnx_path: str | Path, cache: str | Path | None = None) -> Path:
             for this process, with a warning.
 
     Raises:
-        TeacherError: The file is no canonical ONNX file, onnx2tf is not installed or cannot convert it (the node is
-            named, and where the whole log lies), or the disk is full.
+        TeacherError: The file is no canonical ONNX file or changes meanwhile, onnx2tf is not installed or cannot
+            convert it (the node is named, and where the whole log lies), or the disk is full.
     """
     onnx_path = Path(onnx_path)
     versions = _versions()
@@ -99,6 +100,8 @@ def _convert(onnx_path: Path, root: Path, key: str, made_from: dict[str, Any]) -
         saved.parent.mkdir()
         copy = work / "model.onnx"
         shutil.copyfile(onnx_path, copy)
+        if sha256_file(copy) != made_from["onnx"]:
+            raise TeacherError(f"{onnx_path} changed while it was read; try again.")
         log.write_bytes(b"")
         words = [str(copy), str(saved)]
         code = run_child("bridge.teachers.convert_child", words, log, _notice(f"Converting {onnx_path} for TensorFlow"))
@@ -107,7 +110,10 @@ def _convert(onnx_path: Path, root: Path, key: str, made_from: dict[str, Any]) -
                 why = f"it was ended by signal {-code}{'; perhaps the memory was full' if code == -9 else ''}"
             else:
                 why = error_in(log, 0, PROGRAM).removesuffix(".")
-            raise TeacherError(f"{onnx_path} cannot be converted for TensorFlow: {why}. The whole log: {log}.")
+            more = f"The whole log: {log}."
+            if root == _temporary_folder:  # which nobody could look into afterwards
+                more = f"The end of its log:\n{_end_of(log, work)}"
+            raise TeacherError(f"{onnx_path} cannot be converted for TensorFlow: {why}. {more}")
         files = {path.relative_to(saved).as_posix(): sha256_file(path) for path in _files_in(saved)}
         for name in files:
             with open(saved / name, "rb") as file:
@@ -121,6 +127,11 @@ def _convert(onnx_path: Path, root: Path, key: str, made_from: dict[str, Any]) -
         log.unlink(missing_ok=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _end_of(log: Path, work: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").replace(f"{work}{os.sep}", "").splitlines()
+    return "\n".join([line for line in lines if line.strip()][-_LAST_LINES:])
 
 
 def _is_whole(entry: Path) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 
 from bridge.child import error_in, run_child
 from bridge.errors import TeacherError
+from bridge.shell import quiet_start
 from bridge.teachers.card import Card
 from bridge.teachers.onnx_file import read_onnx
+from bridge.teachers.onnx_graph import name_nodes
 from bridge.teachers.runtime import Runtime
 from bridge.teachers.scan import read_json_member
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY
@@ -91,12 +94,18 @@ def _by_keras(form: str, xla: bool = False) -> Callable[[Path, Card], Run]:
         from keras_aip.teachers import load_teacher
 
         teacher = load_teacher(folder, form=form)
+        answer = tf.function(lambda x: teacher(x), jit_compile=xla or None)
+
+        @cache
+        def traced(batch: int | None) -> Any:
+            graph = answer.get_concrete_function(tf.TensorSpec([batch, *sample_shape(card)], tf.float32))
+            if xla:
+                with quiet_start():  # XLA logs as it compiles, which the first call does
+                    graph(tf.zeros([batch, *sample_shape(card)]))
+            return graph
+
         # One graph for every batch size; XLA makes one for each, and shapes are known within, as in training.
-        options: dict[str, Any] = {"jit_compile": True}
-        if not xla:
-            options = {"input_signature": [tf.TensorSpec([None, *sample_shape(card)], tf.float32)]}
-        answer = tf.function(lambda x: teacher(x), **options)
-        return lambda x: _scores(answer(tf.constant(x)).numpy(), card)
+        return lambda x: _scores(traced(len(x) if xla else None)(tf.constant(x)).numpy(), card)
 
     return load
 
@@ -199,7 +208,9 @@ def _converted_for_torch(path: Path) -> Run:
     compat.torchvision()  # onnx2torch imports it
     import onnx2torch
 
-    module = onnx2torch.convert(onnx.load(path)).eval()
+    model = onnx.load(path)
+    name_nodes(model)
+    module = onnx2torch.convert(model).eval()
 
     def run(x: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib.util
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
-from bridge.files import replacing
-from bridge.teachers.card import FORMS, Card
-from bridge.teachers.engines import ENGINES, Run
+from bridge.files import replacing, sync_folder
+from bridge.teachers.card import FORMS, Card, place_beside
+from bridge.teachers.engines import ENGINES, Run, channels_first
 from bridge.teachers.onnx_file import read_onnx
 from bridge.teachers.options import ConvertConfig
 from bridge.teachers.probes import NOISE, Probes
 from bridge.teachers.runtime import Runtime
 from bridge.teachers.shelf import find_folder
-from bridge.teachers.wrapped import LARGEST_DIFFERENCE
+from bridge.teachers.sources import needed
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 # Native forms first: they are what the others were made of.
 ORIGINALS = ("keras_safetensors", "keras_file", "torch_safetensors", "onnxruntime")
 SUFFIXES = {"saved_model": "_saved_model", "tflite": ".tflite", "tflite_int8": "_int8.tflite"}
+TENSORFLOW = (("tensorflow", "keras"), "requirements/keras3.txt")
 
 
 def convert(config: ConvertConfig) -> list[str]:
@@ -46,6 +49,7 @@ def convert(config: ConvertConfig) -> list[str]:
     inside = config.to in FORMS
     default = folder / FORMS[config.to] if inside else folder.with_name(folder.name + SUFFIXES[config.to])
     out = Path(config.out) if config.out else default
+    _refuse_place(out, config.to)
     if config.to in card.forms:
         if config.out is None:
             return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
@@ -53,8 +57,10 @@ def convert(config: ConvertConfig) -> list[str]:
         return [f"Written to {out}, a copy of {folder / card.forms[config.to]}."]
     name, original = _original(folder, card)
     probes = Probes(card, config.image, 2 * config.views, config.seed)
-    run = WRITERS[config.to](folder, card, out, probes, config.views)
-    lines = [f"Written to {out}.", *_compared(config, out, name, original, run, probes)]
+    with _taking_place_of(out) as beside:
+        run = WRITERS[config.to](folder, card, beside, probes, config.views, name)
+        compared = _compared(config, out, name, original, run, probes)
+    lines = [f"Written to {out}.", compared]
     if inside and out == default:
         new = dataclasses.replace(card, forms={**card.forms, config.to: FORMS[config.to]}).sealed(folder)
         new.save(folder)
@@ -72,73 +78,114 @@ def _original(folder: Path, card: Card) -> tuple[str, Run]:
     raise TeacherError(f"Nothing here can run {folder} to convert it ({'; '.join(reasons)}).")
 
 
-def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: Run, probes: Probes) -> list[str]:
-    """Compare on the views that calibrated nothing; remove what answers otherwise."""
+def _refuse_place(out: Path, to: str) -> None:
+    """Said before the work, which takes minutes, and not after it."""
+    if to != "saved_model":
+        if out.is_dir():
+            raise TeacherError(f"{out} is a folder; {to} is a file. Choose another --out.")
+    elif out.is_dir():
+        if inside := sorted(entry.name for entry in out.iterdir()):
+            raise TeacherError(
+                f"{out} is not empty (it holds {inside[0]!r}); a SavedModel needs an empty or new folder. Choose "
+                "another --out."
+            )
+    elif out.exists():
+        raise TeacherError(f"{out} is a file; a SavedModel is a folder. Choose another --out.")
+
+
+@contextlib.contextmanager
+def _taking_place_of(out: Path) -> Iterator[Path]:
+    """A place to write to, beside ``out`` and of its name; what is there takes out's place if the block succeeds."""
+    beside = place_beside(out.absolute())
+    written = beside / out.name
+    try:
+        beside.mkdir(parents=True)
+        yield written
+        for path in [*written.rglob("*")] if written.is_dir() else [written]:
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        os.replace(written, out)
+        sync_folder(out.absolute().parent)
+    except OSError as error:
+        raise TeacherError(f"{out} cannot be written ({error.strerror or error}). Choose another --out.") from error
+    except TeacherError as error:
+        if str(written) not in str(error):
+            raise
+        raise TeacherError(str(error).replace(str(written), str(out))) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: Run, probes: Probes) -> str:
+    """Compare on the views that calibrated nothing; refuse what answers otherwise."""
     expected, found = [], []
     for first in range(config.views, 2 * config.views, 64):
         x = probes.at(NOISE + np.arange(first, min(first + 64, 2 * config.views)))
         expected.append(original(x))
         found.append(run(x))
     a, b = np.concatenate(expected), np.concatenate(found)
-    relative = float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-12))
+    relative = relative_difference(a, b) if a.shape == b.shape else float("inf")
     agreement = float((a.argmax(-1) == b.argmax(-1)).mean())
     # int8 cannot keep to that, so there only the agreement is said.
     if config.to != "tflite_int8" and not relative <= LARGEST_DIFFERENCE:
-        shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
         raise TeacherError(
-            f"{out} answers otherwise than {name}: scores differ by {relative:.1e} of the largest (at most "
-            f"{LARGEST_DIFFERENCE} is rounding), {agreement:.2%} of {len(a):,} views agree. It was removed."
+            f"As {config.to}, {config.model} answers otherwise than {name}: scores differ by {relative:.1e} of the "
+            f"largest (at most {LARGEST_DIFFERENCE} is rounding), {agreement:.2%} of {len(a):,} views agree. {out} was "
+            "not written."
         )
     line = f"Same answer as {name} on {agreement:.2%} of {len(a):,} views; scores differ by {relative:.1e} at most."
     if config.to == "tflite_int8":
         line += f" Calibrated on {config.views:,} other views of {config.image}, no data."
-    return [line]
+    return line
 
 
-def _onnx(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    if importlib.util.find_spec("tensorflow"):
-        from keras_aip.export import to_onnx
-        from keras_aip.teachers import load_model
-
-        to_onnx(load_model(folder)[0], out)
-    else:
+def _onnx(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
+    # By the backend that can run it: the other may know nothing of its architecture.
+    if original.startswith("torch"):
         from torch_aip.export import to_onnx
         from torch_aip.teachers import load_model
-
-        to_onnx(load_model(folder)[0], out)
+    else:
+        from keras_aip.export import to_onnx
+        from keras_aip.teachers import load_model
+    model: Any = load_model(folder)[0]
+    to_onnx(model, out)
     read_onnx(out)
     runtime = Runtime(out)
-    return lambda x: runtime(np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x)
+    return lambda x: runtime(channels_first(x))
 
 
-def _safetensors(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
+def _safetensors(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
     raise TeacherError(
         f"{folder} holds {', '.join(card.forms)}: weights can be named only of an architecture both backends know. "
         "Export it from its own framework with --model ARCHITECTURE --weights FILE."
     )
 
 
-def _saved_model(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    from keras_aip.forms import run_saved_model, to_saved_model
+def _saved_model(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
+    with needed(*TENSORFLOW):
+        from keras_aip.forms import run_saved_model, to_saved_model
 
     to_saved_model(folder, card, out)
     return run_saved_model(out, card)
 
 
-def _tflite(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    from keras_aip.forms import run_tflite, to_tflite
+def _tflite(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
+    with needed(*TENSORFLOW):
+        from keras_aip.forms import run_tflite, to_tflite
 
     to_tflite(folder, card, out)
     return run_tflite(out)
 
 
-def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int) -> Run:
-    from keras_aip.forms import run_tflite, to_tflite
-
+def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
     if card.kind != "image":
         raise TeacherError(
             "int8 is for networks that take images; of audio it would have to start after the front end."
         )
+    with needed(*TENSORFLOW):
+        from keras_aip.forms import run_tflite, to_tflite
+
     to_tflite(folder, card, out, (probes.at(np.array([NOISE + number])) for number in range(views)))
     return run_tflite(out)
 
@@ -151,7 +198,7 @@ def _copy(path: Path, out: Path) -> None:
         raise TeacherError(f"{out} cannot be written ({error}). Choose another --out.") from error
 
 
-Writer = Callable[[Path, Card, Path, Any, int], Run]
+Writer = Callable[[Path, Card, Path, Any, int, str], Run]
 WRITERS: dict[str, Writer] = {
     "onnx": _onnx,
     "safetensors": _safetensors,

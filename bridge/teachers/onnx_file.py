@@ -68,9 +68,6 @@ class OnnxFacts:
         classes: Columns of the scores; 1: class numbers; None: the file does not say.
         parameters: Numbers in its floating-point initialisers, but for those that baking added.
         opset: Version of the operator set ai.onnx.
-        input_name: ``images`` or ``waveform``.
-        output_name: ``scores``.
-        layout: ``NCHW``; None for audio.
     """
 
     kind: str
@@ -78,9 +75,6 @@ class OnnxFacts:
     classes: int | None
     parameters: int
     opset: int
-    input_name: str
-    output_name: str
-    layout: str | None
 
 
 def read_onnx(path: str | Path, *, external: bool = False) -> onnx.ModelProto:
@@ -137,9 +131,6 @@ def facts_of(model: onnx.ModelProto) -> OnnxFacts:
         classes=classes,
         parameters=sum(math.prod(tensor.dims) for tensor in learned),
         opset=opset,
-        input_name=INPUTS[kind],
-        output_name=OUTPUT,
-        layout="NCHW" if kind == "image" else None,
     )
 
 

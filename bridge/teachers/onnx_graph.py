@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,22 @@ def rename(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
             for field in (node.input, node.output):
                 for place, name in enumerate(field):
                     field[place] = renamed.get(name, name)
+
+
+def name_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Give every node, in inner graphs too, a plain name of its own; return new name -> what to call it to a user.
+
+    Call it on a copy before any converter sees the model: PyTorch's (torch.fx) writes the names of nodes into source
+    text as they are, which it then runs, so that a name could be code; TensorFlow takes few characters. The names of
+    values get into neither.
+    """
+    originals = {}
+    nodes = [node for graph, _ in graphs(model, "The ONNX model") for node in graph.node]
+    for number, node in enumerate(nodes):
+        called_before = f"{node.op_type} node {node.name or number!r}"
+        node.name = f"{re.sub('[^A-Za-z0-9]', '', node.op_type)}_{number}"
+        originals[node.name] = called_before
+    return originals
 
 
 def copied(message: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,13 +17,13 @@ import numpy as np
 from bridge.errors import ConfigError, TeacherError
 from bridge.files import atomic_write, json_text
 from bridge.names import lookup
-from bridge.teachers.bisect import first_divergence, relative_difference
+from bridge.teachers.bisect import MOST_CONVERSIONS, first_divergence
 from bridge.teachers.card import PARITY_NAME, Card
 from bridge.teachers.crossing import cache_folder
 from bridge.teachers.engines import ENGINES, Run, channels_first, versions
 from bridge.teachers.onnx_file import read_onnx
 from bridge.teachers.probes import NOISE, Probes
-from bridge.teachers.wrapped import LARGEST_DIFFERENCE
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 # All ours.
 MIN_AGREEMENT = 0.999
@@ -128,6 +129,23 @@ def read_parity(folder: str | Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return report if isinstance(report, dict) and report.get("card_digest") == digest else None
+
+
+def said_of_proof(folder: str | Path) -> str:
+    """One line about what ``parity.json`` proves of a folder.
+
+    Raises:
+        TeacherError: The folder has no readable card.
+    """
+    report = read_parity(folder)
+    again = f"python -m bridge verify --model {folder}"
+    if report is None:
+        return f"Not verified yet: {again}"
+    if report.get("passed") is not True:
+        return f"Not verified: its forms do not answer alike; {PARITY_NAME} has the figures. Again: {again}"
+    told = report.get("engines")
+    alike = [name for name in ENGINES if isinstance(told, dict) and isinstance(told.get(name), dict)]
+    return f"Verified: {', '.join(alike) or 'its engines'} answer alike ({PARITY_NAME})."
 
 
 def agreement_of(reference: np.ndarray, given: np.ndarray, ranked_only: bool = False) -> dict[str, Any]:
@@ -270,6 +288,12 @@ def _locate(name: str, asked: _Asked, results: dict[str, Any], probes: Probes) -
         difference = np.abs(asked.answers["onnxruntime"] - asked.answers[name]).max(axis=1)
         worst = np.argsort(np.nan_to_num(difference, nan=np.inf))[-_BISECTED_ROWS:]
     model = read_onnx(asked.folder / asked.card.forms["onnx"])
+    print(
+        f"{name} does not answer as onnxruntime does: looking for the node where they part. That takes up to "
+        f"{MOST_CONVERSIONS} conversions of parts of the network, a few seconds each …",
+        file=sys.stderr,
+        flush=True,
+    )
     found = first_divergence(model, engine.convert, channels_first(probes.at(worst)), MAX_RELATIVE_INSIDE)
     where = None if found is None else {"node": found.node, "op_type": found.op_type, "tensor": found.tensor}
     result["diverges_at"] = where
@@ -286,7 +310,8 @@ def _complaint(folder: Path, report: dict[str, Any]) -> str:
             said.append(f"fails: {result['error'].removesuffix('.')}")
         if "agreement" in result and name != reference:
             if result["relative"] is not None:
-                said.append(f"differs from {reference} by {result['relative']:.2e} (limit {LARGEST_DIFFERENCE:.0e})")
+                difference = f"{result['relative']:.2e} relative (limit {LARGEST_DIFFERENCE:.0e})"
+                said.append(f"differs from {reference} by {difference}")
             said.append(f"agrees on {result['agreement']:.2%} of {views:,} views (at least {MIN_AGREEMENT:.1%})")
         where = result.get("diverges_at")
         if where == NATIVE:

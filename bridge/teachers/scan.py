@@ -22,6 +22,9 @@ LARGEST_CONFIG_BYTES = 16 << 20
 # Ours: trained weights hardly shrink when zipped; a small file that declares far more wants to fill memory or disk.
 LARGEST_RATIO = 20
 UNSUSPICIOUS_BYTES = 64 << 20
+# A file may be an archive and HDF5 at once. Keras 2.15 goes by the exact suffix, Keras 3 too; what is scanned here
+# must be what they open.
+BEGINNINGS = {".keras": b"PK\x03\x04", ".h5": b"\x89HDF\r\n\x1a\n", ".hdf5": b"\x89HDF\r\n\x1a\n"}
 RUNS_CODE = {
     "Lambda": "a Lambda layer runs Python code stored in the file",
     "__lambda__": "it holds Python code",
@@ -61,16 +64,23 @@ def refuse_code(path: str | Path, allowed_modules: Collection[str] = ()) -> None
     """Refuse a Keras file whose description would run code when loaded. Ours.
 
     Args:
-        path: A ``.keras`` (zip) or ``.h5`` file.
+        path: A ``.keras`` (zip), ``.h5`` or ``.hdf5`` file.
         allowed_modules: Python modules whose classes the file may name: the caller has registered them.
 
     Raises:
-        TeacherError: The file holds a Lambda or names a foreign module, or it is damaged or of another kind.
+        TeacherError: The file holds a Lambda or names a foreign module, or it is damaged, of another kind or not
+            named as what it is.
     """
     path = Path(path)
     if not path.is_file():
         raise TeacherError(f"{path} is not a file. Give a .keras or .h5 file.")
-    config = _h5_config(path) if path.suffix in (".h5", ".hdf5") else _keras_config(path)
+    if path.suffix not in BEGINNINGS:
+        raise TeacherError(
+            f"{path} is refused: the kind of a Keras file is told by its name, and {path.suffix or 'no suffix'!r} is "
+            "none of .keras, .h5 and .hdf5 (in small letters). If it is one of these, rename it."
+        )
+    _check_beginning(path)
+    config = read_json_member(path, "config.json") if path.suffix == ".keras" else _h5_config(path)
     for entry in _entries(config):
         reason = _reason_to_refuse(entry, allowed_modules)
         if reason:
@@ -133,8 +143,18 @@ def _entries(node: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(node)
 
 
-def _keras_config(path: Path) -> Any:
-    return read_json_member(path, "config.json")
+def _check_beginning(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            begins_so = file.read(len(BEGINNINGS[path.suffix])) == BEGINNINGS[path.suffix]
+    except OSError as error:
+        raise TeacherError(f"{path} cannot be read ({error}).") from error
+    if not begins_so:
+        kind = ".keras" if path.suffix == ".keras" else ".h5"
+        raise TeacherError(
+            f"{path} is not a readable {kind} file: it does not begin as one. It may be damaged or of another kind: "
+            "save or fetch it again."
+        )
 
 
 def read_json_member(path: Path, member: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bridge.errors import MissingTeacherError
 from bridge.teachers.card import CARD_NAME
+from bridge.teachers.sources import LIBRARIES, source_of
 
 FOLDER_VARIABLE = "AIP_TEACHERS"
 DEFAULT_FOLDER = "teachers"
@@ -46,6 +47,17 @@ def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_t
     for place in places:
         if place.is_dir():
             return place
+    where = (
+        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
+        f"{FOLDER_VARIABLE} to look elsewhere)."
+    )
+    if given.as_posix().startswith(LIBRARIES):
+        label = source_of(given.as_posix()).label
+        raise MissingTeacherError(
+            where,
+            f"It is a library's name for a network: `python -m bridge export --model {given.as_posix()}` makes a "
+            f"teacher folder of that, which is then found as {label}.",
+        )
     options = [f"--dataset {dataset or 'DATASET'}"]
     if can_train:
         options.append(f"--architecture {given}")
@@ -55,8 +67,7 @@ def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_t
         options.append(f"--out {out}")
     line = f"python -m keras_aip train-teacher {' '.join(options)}"
     raise MissingTeacherError(
-        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
-        f"{FOLDER_VARIABLE} to look elsewhere).",
+        where,
         f"Train it with `{line}`, make it from a network you have with `python -m bridge export`, or put a folder with "
         f"{CARD_NAME} and weights there.",
         out,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
+from bridge.shell import quiet_start
 from bridge.teachers.card import CARD_NAME
 
 LIBRARIES = ("torchvision/", "timm/", "keras.applications/")
@@ -79,10 +81,12 @@ def _source_of(model: str) -> Source:
         if (path / "saved_model.pb").is_file():
             return Source("saved_model", model, _slug(path.absolute().name))
         raise ConfigError(f"{model} is a folder, but holds neither {CARD_NAME} nor saved_model.pb.")
-    if path.suffix.lower() in FILES:
+    if path.suffix in FILES:
         if not path.is_file():
             raise ConfigError(f"There is no file {model}.")
-        return Source(FILES[path.suffix.lower()], model, _slug(path.stem))
+        return Source(FILES[path.suffix], model, _slug(path.stem))
+    if path.suffix.lower() in FILES:  # Keras goes by the exact ending, and so does the search for code in its files
+        raise ConfigError(f"Rename {model} to end in {path.suffix.lower()}.")
     if path.suffix.lower() in STATE_DICTS:
         raise ConfigError(
             f"{model} holds weights without a network. Give the network with --model, such as resnet56, "
@@ -102,8 +106,12 @@ def _source_of(model: str) -> Source:
     )
 
 
-def arguments_of(pairs: Sequence[str]) -> dict[str, Any]:
+def arguments_of(pairs: Sequence[str], option: str = "--arguments") -> dict[str, Any]:
     """Turn ``("width=24", …)`` into keyword arguments; values are read as YAML.
+
+    Args:
+        pairs: NAME=VALUE each.
+        option: Where they were given.
 
     Raises:
         ConfigError: A pair is not NAME=VALUE, or a name stands twice.
@@ -112,13 +120,13 @@ def arguments_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--arguments {pair}: expected NAME=VALUE, such as width=24.")
+            raise ConfigError(f"{option} {pair}: expected NAME=VALUE, such as width=24.")
         if name in arguments:
-            raise ConfigError(f"--arguments: {name} is given twice.")
+            raise ConfigError(f"{option}: {name} is given twice.")
         try:
             arguments[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--arguments {pair}: {value!r} is no value ({error}).") from error
+            raise ConfigError(f"{option} {pair}: {value!r} is no value ({error}).") from error
     return arguments
 
 
@@ -132,35 +140,57 @@ def made_by_factory(name: str, arguments: Mapping[str, Any]) -> Any:
         TeacherError: It cannot be imported, is not there, or fails.
     """
     where, _, entry = name.rpartition(":")
+    # As if it were run: what lies beside it can be imported by it, then and when its factory is called.
+    beside = [str(Path(where).absolute().parent)] if where.endswith(".py") else []
+    sys.path[:0] = beside
     try:
         module = _module_of(where)
-    except Exception as error:  # whatever the user's code raises
-        raise TeacherError(f"{where} cannot be imported ({type(error).__name__}: {error}).") from error
-    factory: Callable[..., Any] | None = getattr(module, entry, None)
-    if factory is None:
-        offered = [public for public in vars(module) if not public.startswith("_")]
-        raise TeacherError(f"{where} has no {entry!r}.{hint(entry, offered)}")
-    try:
-        return factory(**arguments)
-    except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise TeacherError(f"{entry}({given}) failed ({type(error).__name__}: {error}).") from error
+        factory: Callable[..., Any] | None = getattr(module, entry, None)
+        if factory is None:
+            offered = [public for public in vars(module) if not public.startswith("_")]
+            raise TeacherError(f"{where} has no {entry!r}.{hint(entry, offered)}")
+        try:
+            return factory(**arguments)
+        except Exception as error:  # whatever the user's code raises
+            given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise TeacherError(f"{entry}({given}) failed ({type(error).__name__}: {error}).") from error
+    finally:
+        for path in beside:
+            sys.path.remove(path)
 
 
 def _module_of(where: str) -> Any:
-    if not where.endswith(".py"):
-        return importlib.import_module(where)
-    path = Path(where).absolute()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # As if it were run: what lies beside it can be imported by it.
-    sys.path.insert(0, str(path.parent))
     try:
+        if not where.endswith(".py"):
+            return importlib.import_module(where)
+        path = Path(where).absolute()
+        spec = importlib.util.spec_from_file_location(f"_factory_{_slug(path.stem)}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses look for the types they name
         spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
+    except Exception as error:  # whatever the user's code raises
+        raise TeacherError(f"{where} cannot be imported ({type(error).__name__}: {error}).") from error
     return module
+
+
+@contextlib.contextmanager
+def needed(packages: Sequence[str], requirements: str) -> Iterator[None]:
+    """Say what to install where one of the packages imported within is missing; hide what they log meanwhile.
+
+    Raises:
+        TeacherError: One of them cannot be imported.
+    """
+    try:
+        with quiet_start():
+            yield
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in packages:
+            raise
+        raise TeacherError(
+            f"This needs the package {' and '.join(packages)}: pip install -r {requirements} (of the source; it is in "
+            "the TF 2.15 set)."
+        ) from error
 
 
 def _slug(name: str) -> str:

@@ -1,8 +1,10 @@
-"""What a teacher made of a model must state about it, in either backend."""
+"""What a teacher made of a model must state about it and when two forms of it are one, in either backend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from bridge.errors import TeacherError
 from bridge.teachers.card import CHOICES
@@ -10,6 +12,23 @@ from bridge.teachers.card import CHOICES
 SMALLEST_PROBABILITY = 1e-7
 LARGEST_DIFFERENCE = 1e-3
 """Between two forms of a network, relative to the largest score; rounding stays far below. Ours."""
+_SMALLEST_SCALE = 1e-6  # what is smaller still is compared as if it were this large; ours
+
+
+def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """max|a−b| / max|a| of two arrays of one shape; infinite where either holds what is not finite.
+
+    Args:
+        a: What is right; where all of it is smaller than 1e-6, it is compared as if it reached that.
+        b: What is held against it.
+    """
+    if a.size == 0:
+        return 0.0
+    # float64: class numbers may be unsigned.
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = float(np.max(np.abs(a - b)) / max(np.max(np.abs(a)), _SMALLEST_SCALE))
+    return found if np.isfinite(found) else float("inf")
 
 
 def check_statements(outputs: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

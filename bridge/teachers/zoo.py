@@ -36,8 +36,8 @@ class Entry:
     """A teacher that can be had by name.
 
     Attributes:
-        name: What `bridge export --model` and both backends' `load_teacher` take; of one on the shelf, what `--teacher`
-            takes.
+        name: What `bridge export --model` takes; of torchvision's and timm's also PyTorch's `load_teacher`. Of one on
+            the shelf, what `--teacher` and both backends' `load_teacher` take.
         megabytes: Of its weights in float32; None: not known before it is fetched.
         input_size: Side of its images in pixels, or samples of its waveforms; None: any.
         top1: The accuracy its source publishes (of one on the shelf: what was measured), in [0, 1].
@@ -102,6 +102,8 @@ def _shelved() -> Iterator[Entry]:
     if not shelf().is_dir():
         return
     for folder in sorted(shelf().iterdir()):
+        if folder.name.startswith("."):  # being written, or left by a process that was killed
+            continue
         try:
             card = Card.load(folder, verify=False)
         except TeacherError:

@@ -204,7 +204,10 @@ def test_labels_become_a_column() -> None:
     types = (TensorProto.FLOAT, TensorProto.INT64)
     model = source(after=tail, types=types, given=("batch",))
     expected = run(model, images())[:, None].astype(np.float32)
-    same(run(bake(model, outputs="labels"), images()), expected)
+    baked = bake(model, outputs="labels")
+    same(run(baked, images()), expected)
+    # onnx2torch cannot flatten what has one axis.
+    assert "Flatten" not in [node.op_type for node in baked.graph.node if node.name.startswith("baked_")]
     refused(r"output 'y' has the shape \[3\] for 3 inputs; expected scores", model)
     refused("expected class numbers", source(), outputs="labels")
 

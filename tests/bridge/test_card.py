@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -37,6 +38,11 @@ def a_folder(tmp_path: Path) -> Path:
     )
     card.sealed(folder).save(folder)
     return folder
+
+
+def with_onnx(card: Card) -> Card:
+    forms = {**card.forms, "onnx": "model.onnx"}
+    return dataclasses.replace(card, forms=forms, files={**card.files, "model.onnx": HASH})
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -114,6 +120,19 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None
         Card.load(folder)
 
 
+@pytest.mark.parametrize("form", ["safetensors", "keras", "onnx"])
+@pytest.mark.parametrize("name", ["model.bin", "model.keras", "weights.safetensors", "model.onnx"])
+def test_every_form_has_the_one_name_it_is_checked_as(tmp_path: Path, form: str, name: str) -> None:
+    folder = a_folder(tmp_path)
+    expected = {"safetensors": "weights.safetensors", "keras": "model.keras", "onnx": "model.onnx"}[form]
+    edit(folder, forms={form: name}, files={name: HASH})
+    if name == expected:
+        assert Card.load(folder, verify=False).forms == {form: name}
+        return
+    with pytest.raises(TeacherError, match=rf"forms of the card names '{name}' for {form}; expected '{expected}'"):
+        Card.load(folder, verify=False)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -156,6 +175,40 @@ def test_the_digest_follows_files_and_architecture_only(tmp_path: Path) -> None:
     assert dataclasses.replace(card, arguments={"classes": 2, "mean": [0, 0, 0]}).digest != card.digest
 
 
+def test_another_form_changes_the_mark_of_a_folder_and_not_the_digest_of_its_network(tmp_path: Path) -> None:
+    card = Card.load(a_folder(tmp_path))
+    both = with_onnx(card)
+    assert both.digest == card.digest and both.mark != card.mark
+    other = dataclasses.replace(both, files={**both.files, "model.onnx": "1" * 64})
+    assert other.digest == card.digest and other.mark != both.mark
+    assert dataclasses.replace(both, files={**both.files, "weights.safetensors": HASH}).digest != card.digest
+    alone = dataclasses.replace(both, forms={"onnx": "model.onnx"})
+    assert alone.digest != both.digest
+    keras = {"forms": {"keras": "model.keras", "onnx": "model.onnx"}, "files": {"model.keras": "2" * 64, **both.files}}
+    assert dataclasses.replace(card, **keras).digest not in (both.digest, alone.digest)
+    assert dataclasses.replace(both, source="elsewhere").mark == both.mark
+
+
+def test_the_digest_of_a_folder_with_one_form_stays_what_runs_recorded(tmp_path: Path) -> None:
+    card = Card.load(a_folder(tmp_path))
+    parts = {
+        "architecture": "small_cnn",
+        "arguments": {"classes": 2, "width": 4},
+        "outputs": "logits",
+        "mean": None,
+        "std": None,
+        "files": [card.files["weights.safetensors"]],
+    }
+    assert card.digest == hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def test_the_digest_of_an_audio_network_follows_its_front_end(tmp_path: Path) -> None:
+    card = Card.load(a_folder(tmp_path))
+    audio = dataclasses.replace(card, kind="audio", input_size=(100,), rate=16000, range=(-1, 1))
+    mfcc = dataclasses.replace(audio, front_end={"kind": "mfcc"})
+    assert len({card.digest, audio.digest, mfcc.digest}) == 3
+
+
 def test_a_folder_being_replaced_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
     folder = a_folder(tmp_path)
     before = (folder / "card.json").read_bytes()
@@ -195,6 +248,58 @@ def test_a_kill_while_writing_leaves_whole_folders_only(tmp_path: Path) -> None:
         assert written
         for folder in written:
             assert Card.load(folder).classes == 2
+
+
+WRITES_FOR_EVER = """
+import sys, time
+from bridge.teachers.card import replacing_folder
+with replacing_folder(sys.argv[1]) as beside:
+    (beside / "model.keras").write_bytes(bytes(1000))
+    print(beside, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    line = [sys.executable, "-c", WRITES_FOR_EVER, str(folder)]
+    with (
+        subprocess.Popen(line, stdout=subprocess.PIPE, cwd=ROOT, text=True) as killed,
+        subprocess.Popen(line, stdout=subprocess.PIPE, cwd=ROOT, text=True) as living,
+    ):
+        assert killed.stdout is not None and living.stdout is not None
+        left, written = (Path(told.readline().strip()) for told in (killed.stdout, living.stdout))
+        killed.kill()
+        killed.wait()
+        neighbour = left.with_name(left.name.replace(".teacher.", ".teacher.b."))  # of another folder
+        neighbour.mkdir()
+        with replacing_folder(folder) as beside:
+            assert left != written and not left.exists() and (written / "model.keras").exists() and neighbour.exists()
+            (beside / "card.json").write_text("new")
+        assert (written / "model.keras").exists()
+        living.kill()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(["teacher", written.name, neighbour.name])
+
+
+def test_an_old_folder_that_stepped_aside_for_nothing_is_kept(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    aside = tmp_path / f".teacher.{ended.pid}-0123abcd.old"
+    a_folder(tmp_path).rename(aside)
+    with replacing_folder(tmp_path / "teacher") as beside:
+        (beside / "card.json").write_text("new")
+    assert (aside / "card.json").exists()
+    with replacing_folder(tmp_path / "teacher") as beside:
+        (beside / "card.json").write_text("newer")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["teacher"]
+
+
+def test_a_leftover_of_ours_inside_a_folder_does_not_keep_it_from_being_replaced(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    (folder / f".card.json.{os.getpid()}-0123abcd.tmp").write_text("half")
+    with replacing_folder(folder) as beside:
+        (beside / "card.json").write_text("new")
+    assert [entry.name for entry in folder.iterdir()] == ["card.json"]
 
 
 def test_a_folder_with_other_things_in_it_is_never_replaced(tmp_path: Path) -> None:
@@ -261,9 +366,8 @@ def test_damaged_keras_files_are_clear_errors(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(TeacherError, match="readable"):
             refuse_code(path)
-    empty = io.BytesIO()
-    zipfile.ZipFile(empty, "w").close()
-    path.write_bytes(empty.getvalue())
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
     with pytest.raises(TeacherError, match=r"no config\.json"):
         refuse_code(path)
     with zipfile.ZipFile(path, "w") as archive:

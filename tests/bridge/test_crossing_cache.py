@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from bridge.errors import TeacherError
@@ -152,17 +154,53 @@ def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(made_by_t
         assert converted(audio_net, tmp_path / "file" / "cache").parent == ready
 
 
-def test_an_operator_that_cannot_cross_is_named_with_its_node_and_where_the_log_lies(tmp_path):
+def cannot_cross() -> onnx.ModelProto:
     steps = [
         ("LpPool", ["images"], ["p"], {"kernel_shape": [8, 8]}),
         ("Flatten", ["p"], ["scores"], {}),
     ]
-    path = saved(a_model(steps, {}, given=("batch", 3)), tmp_path / "model.onnx")
+    return a_model(steps, {}, given=("batch", 3))
+
+
+def test_an_operator_that_cannot_cross_is_named_with_its_node_and_where_the_log_lies(tmp_path):
+    path = saved(cannot_cross(), tmp_path / "model.onnx")
     with pytest.raises(TeacherError, match="LpPool node 'node_p'") as caught:
         converted(path, tmp_path / "cache")
     log = Path(str(caught.value).rpartition("The whole log: ")[2].rstrip("."))
     assert "LpPool" in log.read_text()
     assert not [entry for entry in log.parent.iterdir() if entry.is_dir()]
+
+
+def test_a_file_replaced_while_it_was_read_is_not_kept_under_the_old_name(
+    audio_net, no_conversion, tmp_path, monkeypatch
+):
+    from bridge.teachers import onnx_file
+
+    path = shutil.copy(audio_net, tmp_path / "model.onnx")
+    read = onnx_file.read_onnx
+
+    def read_and_replaced(*given: Any) -> Any:
+        model = read(*given)
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        changed.producer_name = "another network"
+        saved(changed, path)
+        return model
+
+    monkeypatch.setattr(onnx_file, "read_onnx", read_and_replaced)
+    with pytest.raises(TeacherError, match="changed while it was read; try again"):
+        converted(path, tmp_path / "cache")
+    assert not [entry for entry in (tmp_path / "cache" / "tensorflow").iterdir() if entry.is_dir()]
+
+
+def test_without_a_folder_that_lasts_the_end_of_the_log_is_said_instead(tmp_path, monkeypatch):
+    monkeypatch.setattr(crossing, "_temporary_folder", None)
+    (tmp_path / "file").write_bytes(b"")
+    path = saved(cannot_cross(), tmp_path / "model.onnx")
+    with pytest.warns(UserWarning, match="cannot be written"), pytest.raises(TeacherError) as caught:
+        converted(path, tmp_path / "file")
+    assert "LpPool node 'node_p'" in str(caught.value) and "The end of its log:\n" in str(caught.value)
+    assert str(crossing._temporary_folder) not in str(caught.value)
 
 
 def test_what_is_no_network_is_refused_before_anything_is_converted(no_conversion, tmp_path):

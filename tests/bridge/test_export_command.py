@@ -31,6 +31,11 @@ def features(classes=3):
     return keras.Model(inputs, keras.layers.Dense(classes)(x))
 def images():
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+def wide():
+    return keras.Sequential([keras.Input((4, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+def open_():
+    inputs = keras.Input((None, None, 3))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs))
 def neither():
     return 3
 """
@@ -46,6 +51,12 @@ class Noisy(Net):
     def forward(self, x):
         return super().forward(x) + torch.rand(1)
 """
+
+
+def sound_net() -> onnx.ModelProto:
+    """Takes waveforms of any length."""
+    steps = [("ReduceMax", ["sound"], ["top"], {"axes": [1]}), ("MatMul", ["top", "w"], ["scores"], {})]
+    return a_model(steps, {"w": numbers(1, 3)}, ("batch", "samples"), ("batch", 3), names=("sound", "scores"))
 
 
 def pixels(batch: int = 5, size: int = 8) -> np.ndarray:
@@ -170,6 +181,100 @@ def test_a_factorys_module_takes_arguments_and_weights(code: Path) -> None:
         export(ExportConfig(model=name, weights=str(code / "w.pt"), **common))
 
 
+def test_sides_that_differ_or_are_open_are_taken_as_they_are(code: Path) -> None:
+    common = dict(trust=True, out=str(code / "t"))
+    assert export(ExportConfig(model=f"{code / 'keras_code.py'}:wide", **common)).input_size == (4, 6)
+    assert export(ExportConfig(model=f"{code / 'keras_code.py'}:open_", image_size=7, **common)).input_size == (7, 7)
+    onnx.save(sound_net(), code / "sound.onnx")
+    card = export(ExportConfig(model=str(code / "sound.onnx"), samples=800, rate=8000, out=str(code / "s")))
+    assert (card.kind, card.input_size, card.rate) == ("audio", (800,), 8000)
+
+
+def test_one_mean_serves_all_channels_in_both_forms(tmp_path: Path) -> None:
+    import keras
+
+    import keras_aip
+
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.save(tmp_path / "mine.keras")
+    config = dict(model=str(tmp_path / "mine.keras"), mean=(0.5,), std=(0.2, 0.4, 0.5), out=str(tmp_path / "t"))
+    assert export(ExportConfig(**config)).mean == (0.5, 0.5, 0.5)
+    x = pixels(size=4)
+    expected = model(((x - 0.5) / [0.2, 0.4, 0.5]).astype(np.float32)).numpy()
+    np.testing.assert_allclose(keras_aip.load_teacher(tmp_path / "t")(x), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(Runtime(tmp_path / "t" / "model.onnx")(first(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["saved_model", "tflite"])
+def test_tensorflows_files_are_compared_with_what_they_became(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from keras_aip import export as keras_export
+
+    weights = tf.constant(numbers(48, 5))
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"scores": tf.reshape(x, [-1, 48]) @ weights},
+        input_signature=[tf.TensorSpec([1 if kind == "tflite" else None, 4, 4, 3], tf.float32)],
+    )
+    source = tmp_path / "saved"
+    if kind == "tflite":
+        source = tmp_path / "net.tflite"
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.serve.get_concrete_function()], module)
+        source.write_bytes(converter.convert())
+    else:
+        tf.saved_model.save(module, str(source), signatures=module.serve)
+    config = ExportConfig(model=str(source), trust=True, range=(-1, 1), out=str(tmp_path / "t"))
+    assert export(config).input_size == (4, 4)
+    x = pixels(size=4)
+    expected = (2 * x - 1).reshape(5, 48) @ weights.numpy()
+    np.testing.assert_allclose(Runtime(tmp_path / "t" / "model.onnx")(first(x)), expected, rtol=1e-4, atol=1e-5)
+    name = "saved_model_to_onnx" if kind == "saved_model" else "tflite_to_onnx"
+    right = getattr(keras_export, name)
+
+    def wrong(*given):
+        answer = right(*given)
+        return lambda x: answer(x) + 0.1
+
+    monkeypatch.setattr(keras_export, name, wrong)
+    with pytest.raises(TeacherError, match="and its ONNX form differ by"):
+        export(config)
+
+
+def test_names_in_another_order_than_the_data_sets_are_not_measured(tmp_path: Path) -> None:
+    import torch_aip
+
+    torch.save(torch_aip.models.small_cnn(classes=10, width=2).state_dict(), tmp_path / "w.pt")
+    (tmp_path / "names.txt").write_text("\n".join("1023456789"))
+    with pytest.raises(TeacherError, match="Class 0 is '0' in digits and '1' for the model"):
+        export(
+            ExportConfig(
+                model="small_cnn", arguments=("width=2",), weights=str(tmp_path / "w.pt"), dataset="digits", **HALF,
+                class_names=str(tmp_path / "names.txt"), measure=True, out=str(tmp_path / "t"),
+            )
+        )  # fmt: skip
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bridge.teachers import export as module
+
+    onnx.save(conv_net(), tmp_path / "net.onnx")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "diary.txt").write_text("mine")
+    monkeypatch.setattr(module, "READERS", {})  # nothing can be read
+    with pytest.raises(TeacherError, match="something other than a teacher"):
+        export(ExportConfig(model=str(tmp_path / "net.onnx"), out=str(tmp_path / "full")))
+
+
+def test_modules_in_half_precision_are_exported_as_they_would_be_in_full(code: Path) -> None:
+    (code / "half.py").write_text("from torch_code import Net\ndef make():\n    return Net().half()\n")
+    card = export(ExportConfig(model=f"{code / 'half.py'}:make", trust=True, image_size=8, out=str(code / "t")))
+    assert card.classes == 4
+
+
 def test_labels_take_their_number_of_classes_from_the_names(tmp_path: Path) -> None:
     steps, constants = conv_steps("images", "logits")
     model = a_model(
@@ -194,6 +299,16 @@ def test_labels_take_their_number_of_classes_from_the_names(tmp_path: Path) -> N
         (dict(model="resnet20", weights="x.pt"), "which mean and deviation"),
         (dict(model="resnet20", weights="x.pt", **HALF), "How many classes"),
         (dict(model="resnet20", mean=(0.5,)), "--mean and --std together"),
+        (dict(model="{}/net.onnx", mean=(0.5, 0.5), std=(0.5, 0.5)), "one number, or three"),
+        (dict(model="{}/net.onnx", range=(1, 0)), "must rise"),
+        (dict(model="{}/net.onnx", range=(0, 255), std=(0,), mean=(0,)), "above 0"),
+        (dict(model="{}/NET.ONNX"), "Rename .* to end in .onnx"),
+        (dict(model="torchvision/resnet18", **HALF), "leave out --mean"),
+        (dict(model="{}/keras_code.py:images", trust=True, layout="NHWC"), "--layout is for"),
+        (dict(model="{}/keras_code.py:open_", trust=True), "Give the side in pixels with --image-size"),
+        (dict(model="{}/net.onnx", front_end="mfcc:window"), "--front-end window"),
+        (dict(model="{}/sound.onnx"), "Give it with --samples"),
+        (dict(model="{}/sound.onnx", samples=800), "at which rate with --rate"),
         (dict(model="{}/net.onnx", dataset="cifra10"), "Did you mean 'cifar10'"),
         (dict(model="{}/net.onnx", measure=True), "--measure needs --dataset"),
         (dict(model="{}/net.onnx", weights="x.pt"), "weights of its own"),
@@ -210,6 +325,8 @@ def test_labels_take_their_number_of_classes_from_the_names(tmp_path: Path) -> N
 )
 def test_what_is_unclear_is_asked_for(options: dict, words: str, code: Path) -> None:
     onnx.save(conv_net(), code / "net.onnx")
+    onnx.save(conv_net(), code / "NET.ONNX")
+    onnx.save(sound_net(), code / "sound.onnx")
     (code / "full").mkdir()
     (code / "full" / "diary.txt").write_text("mine")
     filled = {name: value.format(code) if isinstance(value, str) else value for name, value in options.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bridge.teachers.sources import arguments_of, made_by_factory, source_of
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    for name in ("net.onnx", "net.keras", "net.H5", "net.tflite", "weights.pt", "code.py"):
+    for name in ("net.onnx", "net.keras", "net.h5", "net.tflite", "weights.pt", "code.py"):
         (tmp_path / name).write_text("")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_text("")
@@ -28,7 +29,7 @@ def files(tmp_path: Path) -> Path:
     [
         ("{}/net.onnx", "onnx", "net"),
         ("{}/net.keras", "keras", "net"),
-        ("{}/net.H5", "keras", "net"),
+        ("{}/net.h5", "keras", "net"),
         ("{}/net.tflite", "tflite", "net"),
         ("{}/saved", "saved_model", "saved"),
         ("{}/code.py:build", "factory", "code"),
@@ -81,8 +82,15 @@ def test_arguments_are_read_as_yaml() -> None:
 
 def test_a_factory_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "beside_me.py").write_text("value = 3\n")
-    (tmp_path / "maker.py").write_text("import beside_me\ndef make(k=1): return beside_me.value * k\n")
-    assert made_by_factory(f"{tmp_path / 'maker.py'}:make", {"k": 2}) == 6
+    (tmp_path / "beside_me_too.py").write_text("value = 5\n")
+    (tmp_path / "maker.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nimport beside_me\n"
+        "@dataclass\nclass Net:\n    width: int = 2\n"
+        "def make(k=1):\n    import beside_me_too\n    return beside_me.value * beside_me_too.value * Net(k).width\n"
+    )
+    before = list(sys.path)
+    assert made_by_factory(f"{tmp_path / 'maker.py'}:make", {"k": 2}) == 30
+    assert sys.path == before
 
 
 @pytest.mark.parametrize(
@@ -102,8 +110,8 @@ def test_a_factory_that_fails_is_named(tmp_path: Path, text: str, entry: str, wo
 
 def test_ranges_become_mean_and_deviation_of_pixels_in_0_to_1() -> None:
     assert in_unit_range((0, 1), None, None) is None
-    assert in_unit_range((0, 1), (0.4,), (0.2,)) == ((0.4,), (0.2,))
+    assert in_unit_range((0, 1), (0.4,), (0.2, 0.3, 0.4)) == ((0.4, 0.4, 0.4), (0.2, 0.3, 0.4))
     mean, std = in_unit_range((0, 255), (127.5,), (51.0,)) or ((), ())
-    assert mean == pytest.approx((0.5,)) and std == pytest.approx((0.2,))
+    assert mean == pytest.approx((0.5,) * 3) and std == pytest.approx((0.2,) * 3)
     mean, std = in_unit_range((-1, 1), None, None) or ((), ())  # 2 x − 1
     assert mean == pytest.approx((0.5,) * 3) and std == pytest.approx((0.5,) * 3)

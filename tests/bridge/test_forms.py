@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 from bridge.cli import main
-from bridge.errors import ConfigError, TeacherError
+from bridge.errors import ConfigError, MissingTeacherError, TeacherError
 from bridge.teachers import zoo
 from bridge.teachers.card import Card
+from bridge.teachers.export import place_of
 from bridge.teachers.forms import convert
-from bridge.teachers.options import ConvertConfig
+from bridge.teachers.options import ConvertConfig, ExportConfig
 from bridge.teachers.runtime import Runtime
+from bridge.teachers.shelf import find_folder
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +111,132 @@ def test_safetensors_cross_and_have_to_be_there(student: Path, tmp_path: Path) -
         convert(ConvertConfig(model=str(tmp_path / "t"), to="safetensors"))
 
 
-def test_a_form_that_answers_otherwise_is_removed_again(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from keras_aip import forms
+@pytest.mark.parametrize("to", ["tflite", "saved_model", "onnx"])
+def test_a_form_that_answers_otherwise_never_takes_the_place_of_what_is_there(
+    to: str, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bridge.teachers import forms
 
-    right = forms.run_tflite
-    monkeypatch.setattr(forms, "run_tflite", lambda path: lambda x: right(path)(x) + 0.1)
-    with pytest.raises(TeacherError, match=r"answers otherwise than keras_safetensors.*It was removed"):
-        convert(ConvertConfig(model=str(student), to="tflite", views=8))
-    assert not student.with_name("student.tflite").exists()
+    places = []
+
+    def wrong(folder: Path, card: Card, out: Path, *others: Any) -> Any:
+        run = right(folder, card, out, *others)
+        places.append((out.suffix, out.exists(), place.read_bytes() if place.is_file() else None))
+        return lambda x: run(x) + 0.1
+
+    right = forms.WRITERS[to]
+    monkeypatch.setitem(forms.WRITERS, to, wrong)
+    place = student.parent / {"tflite": "mine.tflite", "saved_model": "mine", "onnx": "mine.onnx"}[to]
+    if to == "saved_model":
+        place.mkdir()
+    else:
+        place.write_bytes(b"good")
+    with pytest.raises(TeacherError, match=r"answers otherwise than keras_safetensors.*was not written"):
+        convert(ConvertConfig(model=str(student), to=to, out=str(place), views=8))  # type: ignore[arg-type]
+    assert places == [(place.suffix, True, None if to == "saved_model" else b"good")]
+    assert list(place.iterdir()) == [] if to == "saved_model" else place.read_bytes() == b"good"
+    assert sorted(path.name for path in student.parent.iterdir()) == sorted([place.name, "student"])
+
+
+def test_a_verified_form_replaces_the_one_that_was_there_and_what_a_kill_left(student: Path) -> None:
+    place = student.with_name("student.tflite")
+    place.write_bytes(b"old")
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = place.with_name(f".{place.name}.{ended.pid}-0123abcd.tmp")
+    left.mkdir()
+    convert(ConvertConfig(model=str(student), to="tflite", views=8))
+    assert place.stat().st_size > 1000 and not left.exists()
+    convert(ConvertConfig(model=str(student), to="saved_model", views=8))
+    (written := student.with_name("student_saved_model")).rename(written.with_name("moved"))
+    written.mkdir()
+    convert(ConvertConfig(model=str(student), to="saved_model", views=8))  # into an empty folder
+    assert (written / "saved_model.pb").exists() and not list(student.parent.glob(".*"))
+
+
+def test_a_form_more_leaves_the_digest_that_runs_and_stored_answers_record(student: Path) -> None:
+    import keras_aip
+
+    before = Card.load(student)
+    convert(ConvertConfig(model=str(student), to="onnx", views=8))
+    after = Card.load(student)
+    assert set(after.forms) == {"safetensors", "onnx"} and after.digest == before.digest and after.mark != before.mark
+    assert keras_aip.load_teacher(student).digest == before.digest
+
+
+@pytest.mark.parametrize("to", ["saved_model", "tflite", "onnx"])
+def test_a_full_disk_is_one_message_and_leaves_nothing(to: str, student: Path, capfd: pytest.CaptureFixture) -> None:
+    resource = pytest.importorskip("resource")
+    before = sorted(student.parent.rglob("*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # "file too large", where a disk would be full
+    try:
+        code = main(["convert", "--model", str(student), "--to", to, "--views", "8"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capfd.readouterr().err
+    assert code == 2 and said.count("cannot be written") == 1 and "too large" in said and "Traceback" not in said, said
+    assert ".tmp/" not in said  # the place the user named, not ours beside it
+    assert sorted(student.parent.rglob("*")) == before
+
+
+def test_an_architecture_of_a_library_is_converted_by_the_backend_that_knows_it(tmp_path: Path) -> None:
+    torch_aip = pytest.importorskip("torch_aip")
+    net = torch_aip.models.build(
+        "torchvision/squeezenet1_1", classes=3, image_size=32, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+    )
+    torch_aip.save_teacher(net, tmp_path / "t")
+    lines = convert(ConvertConfig(model=str(tmp_path / "t"), to="onnx", views=8))
+    assert "Same answer as torch_safetensors on 100.00%" in lines[1]
+    assert set(Card.load(tmp_path / "t").forms) == {"safetensors", "onnx"}
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None
+from bridge.cli import main
+for to in ("saved_model", "tflite", "tflite_int8"):
+    assert main(["convert", "--model", sys.argv[1], "--to", to, "--views", "4"]) == 2
+"""
+
+
+def test_what_only_tensorflow_writes_says_what_to_install_without_it(student: Path) -> None:
+    pytest.importorskip("torch")
+    root = Path(__file__).resolve().parents[2]
+    line = [sys.executable, "-c", WITHOUT_TENSORFLOW, str(student)]
+    done = subprocess.run(line, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr.count("pip install -r requirements/keras3.txt") == 3, done.stderr
+    assert "Traceback" not in done.stderr and [path.name for path in student.parent.iterdir()] == ["student"]
+
+
+def test_the_extra_bridge_brings_what_onnx2tf_imports_and_does_not_declare() -> None:
+    package = importlib.util.find_spec("onnx2tf")
+    if package is None or package.origin is None:
+        pytest.skip("onnx2tf is not installed")
+    root = Path(__file__).resolve().parents[2]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    waiting, brought = [*extras["bridge"], *extras["keras"]], set()
+    while waiting:
+        name = re.split(r"[^\w.-]", waiting.pop(), maxsplit=1)[0].lower().replace("_", "-")
+        if name not in brought:
+            brought.add(name)
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                waiting += [line for line in metadata.requires(name) or () if "extra ==" not in line]
+    folder = Path(package.origin).parent
+    trees = [ast.parse((folder / path).read_text()) for path in ("onnx2tf.py", "utils/common_functions.py")]
+    imported = set()
+    for node in (node for tree in trees for node in tree.body):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+    makers = metadata.packages_distributions()
+    foreign = {name: makers[name] for name in imported - {"onnx2tf"} if name in makers}
+    assert {"onnx_graphsurgeon", "sng4onnx", "tf_keras"} <= set(foreign)
+    lacking = {
+        name for name, made in foreign.items() if not {maker.lower().replace("_", "-") for maker in made} & brought
+    }
+    assert not lacking
 
 
 def test_what_cannot_be_converted_is_one_message(student: Path, capsys: pytest.CaptureFixture) -> None:
@@ -123,6 +253,26 @@ def test_what_cannot_be_converted_is_one_message(student: Path, capsys: pytest.C
     (full / "diary").write_text("")
     assert main(["convert", "--model", str(student), "--to", "saved_model", "--out", str(full), "--views", "8"]) == 2
     assert "'diary'" in capsys.readouterr().err and [p.name for p in full.iterdir()] == ["diary"]
+    for to, place, expected in (("tflite", full, "tflite is a file"), ("saved_model", full / "diary", "is a folder")):
+        assert main(["convert", "--model", str(student), "--to", to, "--out", str(place)]) == 2
+        assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18.a1_in1k", "keras.applications/MobileNetV2"])
+def test_a_network_of_a_library_is_no_folder_to_find_but_can_be_exported(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIP_TEACHERS", str(tmp_path))
+    with pytest.raises(MissingTeacherError) as caught:
+        find_folder(name, "cifar10")
+    assert f"`python -m bridge export --model {name}`" in str(caught.value)
+    assert "train-teacher" not in str(caught.value) and caught.value.out is None
+    label = re.search(r"found as (\w+)\.$", str(caught.value))
+    assert label and place_of(ExportConfig(model=name)) == tmp_path / label[1]
+    place_of(ExportConfig(model=name)).mkdir()
+    assert find_folder(label[1]) == tmp_path / label[1]
+    (tmp_path / name).mkdir(parents=True)
+    assert find_folder(name) == tmp_path / name
 
 
 def test_teachers_on_the_shelf_come_first_with_what_was_measured(
@@ -130,6 +280,8 @@ def test_teachers_on_the_shelf_come_first_with_what_was_measured(
 ) -> None:
     monkeypatch.setenv("AIP_TEACHERS", str(student.parent))
     (student.parent / "something else").mkdir(exist_ok=True)
+    shutil.copytree(student, student.with_name(".student.1234567-0123abcd.tmp"))  # left by an export that was killed
+    assert [entry.name for entry in zoo.entries("student")] == ["student"]
     mine = zoo.entries("student")[0]
     assert (mine.name, mine.input_size, mine.top1, mine.dataset, mine.here) == ("student", 16, 0.5, "digits", True)
     assert main(["teachers", "--find", "student"]) == 0

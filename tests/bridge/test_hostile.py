@@ -21,7 +21,9 @@ import pytest
 
 from bridge.errors import TeacherError
 from bridge.teachers import Card, refuse_code
+from bridge.teachers.engines import ENGINES
 from bridge.teachers.onnx_file import facts_of, read_onnx
+from bridge.teachers.onnx_graph import names_of, rename
 from tests.bridge.onnx_nets import conv_net, gemm_net, saved, with_functions
 from tests.conftest import ROOT
 
@@ -340,6 +342,60 @@ def test_a_description_of_many_bytes_is_refused(tmp_path: Path) -> None:
         archive.writestr("config.json", b"[" + b" " * (20 << 20) + b"]")
     with pytest.raises(TeacherError, match="more than 16,777,216 bytes"):
         refuse_code(path)
+
+
+CODE = 'initializers"),getattr(__import__("os"),"system")("touch PWNED"),("'
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("onnx2torch"), reason="onnx2torch is not installed")
+@pytest.mark.parametrize("part", ["nodes", "values", "both"])
+def test_names_that_are_code_are_not_run_as_a_pytorch_module(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch_aip.teachers import load_teacher
+
+    model = conv_net()
+    for number, node in enumerate(model.graph.node if part != "values" else ()):
+        node.name = f"{CODE}{number}"
+    if part != "nodes":
+        ends = {"images", "scores"}
+        rename(model, {name: f"{name}{CODE}" for name in names_of(model) - ends})
+    saved(model, tmp_path / "model.onnx")
+    Card(classes=5, input_size=(8, 8), forms={"onnx": "model.onnx"}).sealed(tmp_path).save(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    load_teacher(tmp_path)
+    assert ENGINES["torch_onnx"].convert is not None
+    ENGINES["torch_onnx"].convert(tmp_path / "model.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        ("model.keras", ("h5", "keras")),
+        ("model.keras", ("h5",)),
+        ("model.h5", ("keras",)),
+        ("model.h5", ("keras", "h5")),
+        ("model.hdf5", ("padding", "h5")),
+        ("model.H5", ("h5", "keras")),
+        ("model.KERAS", ("h5", "keras")),
+        ("model.KERAS", ("keras",)),
+        ("model", ("h5", "keras")),
+        ("model.zip", ("h5", "keras")),
+    ],
+)
+def test_a_keras_file_of_two_kinds_is_refused(name: str, order: tuple[str, ...], tmp_path: Path) -> None:
+    import h5py
+
+    harmless = json.dumps({"class_name": "Sequential", "config": {"layers": []}})
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file.attrs["model_config"] = harmless
+    with zipfile.ZipFile(tmp_path / "part.keras", "w") as archive:
+        archive.writestr("config.json", harmless)
+    parts = {"padding": bytes(512), **{kind: (tmp_path / f"part.{kind}").read_bytes() for kind in ("h5", "keras")}}
+    (tmp_path / name).write_bytes(b"".join(parts[kind] for kind in order))
+    with pytest.raises(TeacherError, match=r"rename it|not a readable \.(keras|h5) file"):
+        refuse_code(tmp_path / name)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("onnx2tf"), reason="onnx2tf is not installed")

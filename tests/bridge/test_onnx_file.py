@@ -39,11 +39,11 @@ def weights(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
 
 def test_canonical_files_are_read_and_described(tmp_path: Path) -> None:
     facts = facts_of(read_onnx(saved(conv_net(), tmp_path / "model.onnx")))
-    assert facts == OnnxFacts("image", (8, 8), CLASSES, 153, 17, "images", "scores", "NCHW")
+    assert facts == OnnxFacts("image", (8, 8), CLASSES, 153, 17)
     steps = [("MatMul", ["waveform", "w"], ["scores"], {})]
     audio = a_model(steps, {"w": numbers(40, 2)}, ("batch", 40), ("batch", 2), names=("waveform", "scores"))
     facts = facts_of(read_onnx(saved(audio, tmp_path / "model.onnx")))
-    assert facts == OnnxFacts("audio", (40,), 2, 80, 17, "waveform", "scores", None)
+    assert facts == OnnxFacts("audio", (40,), 2, 80, 17)
     check_onnx(gemm_net(), "net.onnx")
     check_onnx(conv_net(given=("batch", None)), "net.onnx")
     assert facts_of(conv_net(given=("batch", None))).classes is None

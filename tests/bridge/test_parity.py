@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bridge.errors import ConfigError, TeacherError
-from bridge.teachers import Card, parity
-from bridge.teachers.bisect import first_divergence, relative_difference
+from bridge.teachers import Card, engines, parity
+from bridge.teachers.bisect import first_divergence
 from bridge.teachers.engines import ENGINES, Engine
 from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.wrapped import relative_difference
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -129,6 +131,19 @@ def test_every_engine_at_hand_passes_on_a_sound_folder(sound: Path, tmp_path: Pa
     assert parity.read_parity(sound) == written(sound)
 
 
+def test_batches_of_many_sizes_are_compiled_without_a_warning(sound: Path, caplog) -> None:
+    pytest.importorskip("tensorflow")
+    logger = logging.getLogger("tensorflow")  # hands nothing on to others
+    logger.addHandler(caplog.handler)
+    try:
+        run = engines._by_keras("keras", xla=True)(sound, Card.load(sound))
+        for batch in range(1, 9):
+            assert run(np.zeros((batch, SIZE, SIZE, 3), np.float32)).shape == (batch, CLASSES)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "retracing" not in caplog.text
+
+
 def test_a_changed_weight_fails_with_figures_and_keeps_the_evidence(tmp_path: Path) -> None:
     changed = weights()["dense"]
     changed[0, 0] += 0.5
@@ -146,6 +161,7 @@ def test_a_changed_weight_fails_with_figures_and_keeps_the_evidence(tmp_path: Pa
     right, wrong = (Runtime(model)(x) for model in (a_model(), a_model(dense=changed)))
     assert np.abs(right - wrong).max() <= result["max_difference"] * 1.0001
     assert parity.read_parity(folder) == report
+    assert parity.said_of_proof(folder).startswith("Not verified: its forms do not answer alike")
 
 
 def test_nothing_is_written_when_told_so(tmp_path: Path) -> None:
@@ -157,9 +173,11 @@ def test_nothing_is_written_when_told_so(tmp_path: Path) -> None:
 def test_a_parity_of_another_network_is_not_believed(sound: Path, tmp_path: Path) -> None:
     folder = a_folder(tmp_path / "teacher", a_model())
     assert parity.read_parity(folder) is None
+    assert parity.said_of_proof(folder) == f"Not verified yet: python -m bridge verify --model {folder}"
     digest = Card.load(folder).digest
     (folder / "parity.json").write_text(json.dumps({"card_digest": digest, "passed": True}))
     assert parity.read_parity(folder) == {"card_digest": digest, "passed": True}
+    assert parity.said_of_proof(folder).startswith("Verified: ")
     a_folder(folder, a_model(dense=weights()["dense"] + 1))
     assert parity.read_parity(folder) is None
     (folder / "parity.json").write_text("[")
@@ -244,6 +262,29 @@ def test_probabilities_and_labels_are_compared_as_such(tmp_path: Path) -> None:
     assert report["passed"] and report["engines"]["keras_file"]["relative"] is None
 
 
+def test_labels_of_one_axis_are_baked_so_that_every_engine_runs_them(tmp_path: Path, monkeypatch, capsys) -> None:
+    from bridge.cli import main
+    from bridge.teachers.bake import bake
+
+    monkeypatch.setenv("AIP_CACHE", str(tmp_path / "cache"))
+    nodes = [*a_model().graph.node, helper.make_node("ArgMax", ["logits"], ["scores"], axis=1, keepdims=0)]
+    nodes[-2].output[0] = "logits"
+    model = as_model(a_model().graph.node, weights())
+    replaced = helper.make_tensor_value_info("scores", TensorProto.INT64, ["batch"])
+    del model.graph.node[:], model.graph.output[:], model.graph.value_info[:]
+    model.graph.node.extend(nodes)
+    model.graph.output.append(replaced)
+    folder = a_folder(tmp_path / "teacher", bake(model, outputs="labels"), outputs="labels")
+    assert main(["verify", "--model", str(folder), "--views", "32"]) == 0
+    said = capsys.readouterr()
+    rows = {line.split()[0]: line.split()[1:] for line in said.out.splitlines()[1:]}
+    assert main(["card", "--model", str(folder)]) == 0
+    assert "Verified: onnxruntime, " in capsys.readouterr().err
+    assert rows["onnxruntime"][:2] == ["-", "100.00%"]
+    at_hand = [name for name, figures in written(folder)["engines"].items() if figures is not None]
+    assert len(at_hand) >= 2 and all(rows[name][:2] == ["-", "100.00%"] for name in at_hand)
+
+
 def test_a_flip_counts_only_beyond_twice_the_error() -> None:
     reference = np.tile([[0.0, 1.0, -5.0]], (1000, 1)).astype(np.float32)
     given = reference.copy()
@@ -262,7 +303,12 @@ def test_a_flip_counts_only_beyond_twice_the_error() -> None:
 def test_differences_that_are_no_numbers_never_pass() -> None:
     a = np.ones((2, 2), np.float32)
     assert relative_difference(a, a) == 0 and relative_difference(2 * a, 2.5 * a) == 0.25
-    assert relative_difference(a, a * np.nan) == np.inf and relative_difference(0 * a, a) == np.inf
+    assert relative_difference(a, a * np.nan) == np.inf and relative_difference(a * np.inf, a * np.inf) == np.inf
+    # Below the floor differences are measured by it: no division by zero.
+    assert relative_difference(0 * a, 0 * a) == 0 and relative_difference(0 * a, a) == pytest.approx(1e6)
+    assert relative_difference(a[:0], a[:0]) == 0
+    # Class numbers, which may be unsigned, do not wrap around.
+    assert relative_difference(np.array([2], np.uint8), np.array([3], np.uint8)) == 0.5
 
 
 def test_inputs_are_known_by_their_number() -> None:
@@ -321,7 +367,7 @@ def test_the_node_is_found_through_a_real_converter() -> None:
     assert first_divergence(a_model(), convert, x, 1e-4) is None
 
 
-def test_a_failing_converter_is_reported_with_the_node(tmp_path: Path, monkeypatch) -> None:
+def test_a_failing_converter_is_reported_with_the_node(tmp_path: Path, monkeypatch, capfd) -> None:
     def load(folder: Path, card: Card):
         run = Runtime(perturbed(folder / card.forms["onnx"], "right"))
         return lambda x: run(x.transpose(0, 3, 1, 2))
@@ -331,6 +377,7 @@ def test_a_failing_converter_is_reported_with_the_node(tmp_path: Path, monkeypat
     folder = a_folder(tmp_path / "teacher", a_model())
     with pytest.raises(TeacherError, match=r"wrong differs .* first departs at node 'conv_right' \(Conv, tensor 'e'\)"):
         verified(folder, views=64, engines=("onnxruntime", "wrong"))
+    assert "looking for the node where they part" in capfd.readouterr().err
     where = written(folder)["engines"]["wrong"]["diverges_at"]
     assert where == {"node": "conv_right", "op_type": "Conv", "tensor": "e"}
 

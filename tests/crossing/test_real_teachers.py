@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-for needed in ("torch", "onnxruntime"):
-    pytest.importorskip(needed)
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
 
 from tests.crossing.real_teachers import TEACHERS, compare
 

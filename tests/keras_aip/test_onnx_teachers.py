@@ -172,7 +172,7 @@ def test_a_teacher_of_sounds_takes_waveforms(both, tmp_path, monkeypatch):
         input_signature=[tf.TensorSpec([None, 80], name="waveform")],
     )
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.answer})
-    monkeypatch.setattr(keras_aip.teachers, "converted", lambda path: tmp_path / "saved")
+    monkeypatch.setattr(keras_aip.models.from_onnx, "converted", lambda path: tmp_path / "saved")
     facts = {"kind": "audio", "rate": 80, "input_size": (80,), "classes": 2, "range": (-1, 1)}
     teacher = keras_aip.load_teacher(only_onnx(both, tmp_path / "teacher", **facts))
     sound = np.random.default_rng(0).uniform(-1, 1, (3, 80)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from torch import nn
 from bridge.errors import TeacherError
 from bridge.teachers.folding import folded
 from bridge.teachers.onnx_file import read_onnx
-from bridge.teachers.wrapped import LARGEST_DIFFERENCE
+from bridge.teachers.onnx_graph import name_nodes
+from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 from torch_aip import compat
 from torch_aip.models.layers import SIZE
 
@@ -45,6 +47,7 @@ def from_onnx(path: str | Path) -> nn.Module:
     # Said of its own code at every slice; where PyTorch does as announced, the comparison below shows it.
     warnings.filterwarnings("ignore", message="Using a non-tuple sequence", module=r"onnx2torch\.")
     _refuse_unknown(model, path)
+    originals = name_nodes(model)
     sides = [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     images = torch.rand(3, *sides, generator=torch.Generator().manual_seed(0))
     try:
@@ -53,6 +56,7 @@ def from_onnx(path: str | Path) -> nn.Module:
             answer = module(images)
     except Exception as error:  # onnx2torch lets through whatever its layers raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = re.sub(r"\b[A-Za-z0-9]+_\d+\b", lambda name: originals.get(name[0], name[0]), first)
         raise TeacherError(f"{path} does not become a PyTorch module ({first}). {_MEND}") from error
     _compare(path, images, answer)
     setattr(module, SIZE, tuple(sides[-2:]))
@@ -86,12 +90,11 @@ def _compare(path: str | Path, images: torch.Tensor, answer: Any) -> None:
         return
     from bridge.teachers.runtime import Runtime
 
-    expected = torch.from_numpy(Runtime(path, threads=torch.get_num_threads())(images.numpy()))
+    expected = Runtime(path, threads=torch.get_num_threads())(images.numpy())
     difference = float("inf")
     if isinstance(answer, torch.Tensor) and answer.shape == expected.shape:
-        largest = max(float(expected.abs().max()), 1e-6)
-        difference = float((answer.double() - expected.double()).abs().max()) / largest
-    if not difference <= LARGEST_DIFFERENCE:  # NaN as well
+        difference = relative_difference(expected, answer.numpy())
+    if difference > LARGEST_DIFFERENCE:
         raise TeacherError(
             f"{path} as a PyTorch module answers otherwise than onnxruntime: scores differ by {difference:.2g} of the "
             f"largest (at most {LARGEST_DIFFERENCE:g} is rounding). onnx2torch translates it wrongly. {_MEND}"
