@@ -96,7 +96,7 @@ def verify(
     for name in present:
         results[name] = asked.figures(name, reference)
     report: dict[str, Any] = {
-        "card_digest": card.digest,
+        "card_digest": card.mark,
         "reference": reference,
         "engines": {name: results[name] for name in chosen},
         "missing": missing,
@@ -123,7 +123,7 @@ def read_parity(folder: str | Path) -> dict[str, Any] | None:
     Raises:
         TeacherError: The folder has no readable card.
     """
-    digest = Card.load(folder, verify=False).digest
+    digest = Card.load(folder, verify=False).mark
     try:
         report = json.loads((Path(folder) / PARITY_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
