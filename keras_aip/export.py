@@ -228,7 +228,7 @@ def _converting(what: str) -> Iterator[Any]:
             import tf2onnx.convert
     except ImportError as error:
         raise TeacherError(
-            "Writing ONNX from TensorFlow needs the package tf2onnx: pip install 'augmented-image-prior[bridge]'."
+            "Writing ONNX from TensorFlow needs the package tf2onnx: pip install -r requirements/bridge.txt."
         ) from error
     logger = logging.getLogger("tf2onnx")
     before = logger.level

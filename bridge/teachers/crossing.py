@@ -216,8 +216,8 @@ def _versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError as error:
             raise TeacherError(
-                f"Crossing to TensorFlow through ONNX needs the package {package}: pip install "
-                "'augmented-image-prior[keras,bridge]', or the pinned set of requirements/."
+                f"Crossing to TensorFlow through ONNX needs the package {package}: pip install -r "
+                "requirements/bridge.txt (of the source; it is in the TF 2.15 set)."
             ) from error
     try:
         import tensorflow as tf

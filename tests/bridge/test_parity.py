@@ -174,7 +174,7 @@ def test_a_parity_of_another_network_is_not_believed(sound: Path, tmp_path: Path
     folder = a_folder(tmp_path / "teacher", a_model())
     assert parity.read_parity(folder) is None
     assert parity.said_of_proof(folder) == f"Not verified yet: python -m bridge verify --model {folder}"
-    digest = Card.load(folder).digest
+    digest = Card.load(folder).mark
     (folder / "parity.json").write_text(json.dumps({"card_digest": digest, "passed": True}))
     assert parity.read_parity(folder) == {"card_digest": digest, "passed": True}
     assert parity.said_of_proof(folder).startswith("Verified: ")
