@@ -49,14 +49,20 @@ def _import_quietly() -> None:
 
 
 def _verify(config: VerifyConfig) -> None:
+    from bridge.progress import progress_bar
     from bridge.teachers.parity import verify
+    from bridge.teachers.probes import NOISE
     from bridge.teachers.shelf import find_folder
 
     _import_quietly()
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
     folder = find_folder(config.model)
-    found = verify(folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size)
+    with progress_bar("asking", "inputs", config.views + NOISE) as advance:
+        found = verify(
+            folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size,
+            on_progress=advance,
+        )  # fmt: skip
     print(f"{'':20s}  largest difference  agreement on {config.views:,} views  ms per {config.batch_size}")
     columns = (("relative", ".1e"), ("ms_per_batch", ".1f"))
     for name, figures in found["engines"].items():

@@ -21,6 +21,7 @@ from PIL import Image
 
 from bridge.errors import DatumError
 from bridge.files import remove_leftovers, replacing
+from bridge.progress import progress_bar
 
 FOLDER_SIZE = 1000
 MANIFEST = "manifest.json"
@@ -93,7 +94,7 @@ def write_views(
             rows = [f"{_file_name(n, image_format)},{label}\n" for n, label in enumerate(labels.tolist())]
             _write_whole(out / "labels.csv", "".join(["file,label\n", *rows]).encode(), durable=True)
         missing = list(_missing_files(out, count, image_format))
-        with _progress_bar(progress, count, count - len(missing)) as advance:
+        with progress_bar("writing views", "views", count, count - len(missing), show=progress) as advance:
             for number, content in encoded(missing):
                 _write_whole(out / _file_name(number, image_format), content, durable=False)
                 advance(1)
@@ -101,7 +102,7 @@ def write_views(
     shards = [(start, min(start + shard_size, count)) for start in range(0, count, shard_size)]
     missing = [(start, stop) for start, stop in shards if not _shard(out, start, shard_size).is_file()]
     to_write = sum(stop - start for start, stop in missing)
-    with _progress_bar(progress, count, count - to_write) as advance:
+    with progress_bar("writing views", "views", count, count - to_write, show=progress) as advance:
         for start, stop in missing:
             views = encoded(range(start, stop))
             _write_shard(_shard(out, start, shard_size), views, image_format, labels, advance)
@@ -273,31 +274,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
-
-
-@contextmanager
-def _progress_bar(show: bool, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    if not show or done == total:
-        yield lambda views: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f} views/s")
-
-    columns = (TextColumn("writing views"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("views", total=total, completed=done)
-        yield lambda views: bar.advance(task, views)

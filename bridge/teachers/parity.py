@@ -44,7 +44,7 @@ def verify(
     batch_size: int = 64,
     write: bool = True,
     engines: Sequence[str] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask every engine that can be had here the same, and compare with the first, onnxruntime on ``model.onnx``. Ours.
 
@@ -59,7 +59,7 @@ def verify(
         batch_size: Inputs per call. Everything is answered again for the last few inputs in batches of 1 and 3.
         write: Write ``parity.json`` into the folder, also when the proof fails.
         engines: Names among `bridge.teachers.engines.ENGINES`; None: all.
-        on_progress: Called with (inputs answered, all inputs).
+        on_progress: Called with how many more inputs are answered, of 64 of noise and the views.
 
     Returns:
         What stands in ``parity.json``: card_digest, reference, engines (name -> figures, or None where it cannot be had
@@ -188,7 +188,7 @@ class _Asked:
             except TeacherError as error:
                 self._failed(name, error)
 
-    def ask(self, probes: Probes, batch_size: int, on_progress: Callable[[int, int], None] | None) -> None:
+    def ask(self, probes: Probes, batch_size: int, on_progress: Callable[[int], None] | None) -> None:
         """Every engine in turn for each batch, so that inputs are made once; then small batches, then times."""
         shape = (probes.total, self.card.classes)
         self.answers = {name: np.empty(shape, np.float32) for name in self.runs}
@@ -205,7 +205,7 @@ class _Asked:
                     self.dynamic[name] = False
                 del self.runs[name], self.answers[name]
             if on_progress is not None:
-                on_progress(int(numbers[-1]) + 1, probes.total)
+                on_progress(len(numbers))
         last = np.arange(max(0, probes.total - max(SMALL_BATCHES)), probes.total)
         x = probes.at(last)
         for name in list(self.runs):
