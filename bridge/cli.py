@@ -20,13 +20,15 @@ ABOUT = "Views of one image, and teacher folders that both backends load."
 def _card(config: CardConfig) -> None:
     from bridge.teachers.card import Card
     from bridge.teachers.parity import said_of_proof
+    from bridge.teachers.shelf import find_folder
 
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
-    card = Card.load(config.model, verify=True)
+    folder = find_folder(config.model)
+    card = Card.load(folder, verify=True)
     print(json.dumps(dataclasses.asdict(card), indent=2))
-    print(f"All {len(card.files)} files are as the card says.", file=sys.stderr)
-    print(said_of_proof(config.model), file=sys.stderr)
+    print(f"As the card says: {', '.join(card.files)}.", file=sys.stderr)
+    print(said_of_proof(folder), file=sys.stderr)
 
 
 def _export(config: ExportConfig) -> None:
@@ -35,6 +37,7 @@ def _export(config: ExportConfig) -> None:
     card = export(config)
     out = place_of(config)
     size = "any size" if card.input_size is None else " × ".join(map(str, card.input_size))
+    size += " pixels" if card.kind == "image" else " samples"
     print(f"{card.kind} teacher, {size}, {card.classes} classes, {card.parameters:,} parameters. Written to {out}.")
     if card.accuracy:
         print("Measured: top-1 {top1:.2%} on {n:,} of {dataset}.".format(**card.accuracy))
@@ -50,14 +53,16 @@ def _import_quietly() -> None:
 
 def _verify(config: VerifyConfig) -> None:
     from bridge.progress import progress_bar
+    from bridge.teachers.card import Card
     from bridge.teachers.parity import verify
     from bridge.teachers.probes import NOISE
     from bridge.teachers.shelf import find_folder
 
-    _import_quietly()
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
     folder = find_folder(config.model)
+    Card.load(folder)  # what is wrong with it is said before any framework is imported
+    _import_quietly()
     with progress_bar("asking", "inputs", config.views + NOISE) as advance:
         found = verify(
             folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size,

@@ -80,7 +80,7 @@ def measure(
     Raises:
         AipError: of the kind that names what is wrong.
     """
-    from bridge.datasets import check_classes
+    from bridge.datasets import check_classes, thinned
     from bridge.files import atomic_write, json_text
 
     if config.model is None:
@@ -93,6 +93,7 @@ def measure(
     data = load(
         config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir
     )
+    data = thinned(data, 512) if config.smoke else data
     check_classes(data, model.classes or 0, model.class_names)
     result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
     if result["student_top1"] is None and teacher is None:

@@ -50,4 +50,5 @@ views = keras_aip.single_image_dataset(
 )
 keras_aip.Distiller(student, teacher).fit(views, epochs=arguments.epochs)
 keras_aip.save_teacher(student, out / "student", class_names=card.class_names, source=f"from {arguments.photo} alone")
-print(f"Student written to {out / 'student'}. Measure it: python -m keras_aip evaluate --model {out / 'student'}")
+line = f"python -m keras_aip evaluate --model {out / 'student'} --dataset {arguments.dataset}"
+print(f"Student written to {out / 'student'}. Measure it: {line}")

@@ -283,7 +283,7 @@ def load_teacher(
     else:
         raise TeacherError(
             f"dtype={dtype!r} needs a native form, whose weights can be made again in it; of {folder} this backend "
-            f"loads {card.forms[form]}, which computes in float32. Leave dtype out."
+            f"loads {card.forms[form]}, which computes in float32. Leave dtype (--teacher-dtype) out."
         )
     return Teacher(
         model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=card.digest,

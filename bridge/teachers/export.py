@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,16 @@ def export(config: ExportConfig) -> Card:
         raise ConfigError(f"--layout is for ONNX, TFLite and SavedModel files; the layout of {config.model} is known.")
     normalisation = in_unit_range(config.range, config.mean, config.std)
     wanted = Wanted(config, facts, class_names_of(config, facts), normalisation, front_end_of(config))
+    place = place_of(config)
+    if place.is_dir() and any(not entry.name.startswith(".") for entry in place.iterdir()):
+        raise ConfigError(f"{place} is not empty. Choose another --out, or remove it first.")
+    if config.mean is not None and not all(config.range[0] <= mean <= config.range[1] for mean in config.mean):
+        warnings.warn(
+            f"--mean {' '.join(map(str, config.mean))} lies outside --range {config.range[0]:g} {config.range[1]:g}. "
+            "Is --range 0 255 missing?", stacklevel=2,
+        )  # fmt: skip
     # The place is taken first: what cannot be written there is said before any work is done.
-    with replacing_folder(place_of(config)) as beside, tempfile.TemporaryDirectory() as temporary:
+    with replacing_folder(place) as beside, tempfile.TemporaryDirectory() as temporary:
         network = READERS[source.kind](wanted, source, Path(temporary) / "raw.onnx")
         model, kept = _canonical(wanted, network)
         return _write(beside, wanted, network, model, kept)
@@ -178,8 +187,10 @@ def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tup
     audio = known.kind == "audio"
     if audio and front_end is None and config.rate is None:
         raise ConfigError(f"{config.model} takes waveforms; say at which rate with --rate 16000 (samples per second).")
+    baked = "" if kept is None else f"; pixels in [0, 1] normalised by mean {_listed(kept[0])}, std {_listed(kept[1])}"
     said: dict[str, Any] = dict(
-        class_names=names, outputs=config.outputs, accuracy=network.accuracy, source=config.source or network.source,
+        class_names=names, outputs=config.outputs, accuracy=network.accuracy,
+        source=(config.source or network.source) + baked,
         licence=config.licence or network.licence,
     )  # fmt: skip
     if network.save is not None and config.native and not audio:
@@ -199,6 +210,10 @@ def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tup
     card = dataclasses.replace(card, forms={**card.forms, "onnx": FORMS["onnx"]}).sealed(beside)
     card.save(beside)
     return card
+
+
+def _listed(numbers: Numbers) -> str:
+    return " ".join(f"{number:.4g}" for number in numbers)
 
 
 def _measured(config: ExportConfig, path: Path, card: Card) -> dict[str, Any]:

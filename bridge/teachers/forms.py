@@ -49,7 +49,8 @@ def convert(config: ConvertConfig) -> list[str]:
     inside = config.to in FORMS
     default = folder / FORMS[config.to] if inside else folder.with_name(folder.name + SUFFIXES[config.to])
     out = Path(config.out) if config.out else default
-    _refuse_place(out, config.to)
+    if out != default or not inside:  # a model.onnx the card does not name is what a killed conversion left
+        _refuse_place(out, config.to)
     if config.to in card.forms:
         if config.out is None:
             return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
@@ -83,6 +84,8 @@ def _refuse_place(out: Path, to: str) -> None:
     if to != "saved_model":
         if out.is_dir():
             raise TeacherError(f"{out} is a folder; {to} is a file. Choose another --out.")
+        if out.exists():
+            raise TeacherError(f"{out} exists. Choose another --out, or remove it first.")
     elif out.is_dir():
         if inside := sorted(entry.name for entry in out.iterdir()):
             raise TeacherError(

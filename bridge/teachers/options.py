@@ -13,7 +13,7 @@ class CardConfig(Common):
     """Check that a teacher or student folder is whole, and show what it says of itself."""
 
     model: str | None = None
-    """The folder."""
+    """The folder, or its name under $AIP_TEACHERS."""
 
 
 @dataclass(frozen=True)

@@ -333,5 +333,5 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
         atomic_write(folder / PARITY_NAME, text)
     except OSError as error:
         raise TeacherError(
-            f"{folder / PARITY_NAME} cannot be written ({error}). Make the folder writable, or verify without writing."
+            f"{folder / PARITY_NAME} cannot be written ({error}). Make the folder writable, or verify a copy of it."
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bridge.errors import MissingTeacherError
+from bridge.errors import MissingTeacherError, TeacherError
 from bridge.teachers.card import CARD_NAME
 from bridge.teachers.sources import LIBRARIES, source_of
 
@@ -41,6 +41,11 @@ def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_t
         MissingTeacherError: There is none; it says where was looked and how to come by one.
     """
     given = Path(folder_or_name)
+    if given.is_file():
+        raise TeacherError(
+            f"{given} is a file; expected a folder with {CARD_NAME} in it. Make one of it: python -m bridge export "
+            f"--model {given}"
+        )
     places = [given, shelf() / given]
     if dataset is not None and len(given.parts) == 1:
         places.insert(1, folder_for(dataset, given.name))

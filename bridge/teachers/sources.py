@@ -168,7 +168,8 @@ def _module_of(where: str) -> Any:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # where dataclasses look for the types they name
-        spec.loader.exec_module(module)
+        with quiet_start():  # it may import TensorFlow
+            spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
         raise TeacherError(f"{where} cannot be imported ({type(error).__name__}: {error}).") from error
     return module

@@ -106,6 +106,8 @@ def _shelved() -> Iterator[Entry]:
             continue
         try:
             card = Card.load(folder, verify=False)
+            if not all((folder / name).is_file() for name in card.files):
+                continue
         except TeacherError:
             continue
         measured = card.accuracy or {}

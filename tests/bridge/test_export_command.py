@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import zipfile
@@ -118,14 +119,15 @@ def test_weights_are_named_alike_in_keras_and_come_back_bit_for_bit(tmp_path: Pa
 def test_a_users_onnx_is_baked_and_its_names_are_kept(tmp_path: Path) -> None:
     onnx.save(conv_net(), tmp_path / "mine.onnx")
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne\n")
-    card = export(
-        ExportConfig(
-            model=str(tmp_path / "mine.onnx"), range=(0, 255), mean=(100, 110, 120), std=(50, 60, 70),
-            class_names=str(tmp_path / "names.txt"), out=str(tmp_path / "t"),
-        )
+    config = ExportConfig(
+        model=str(tmp_path / "mine.onnx"), range=(0, 255), mean=(100, 110, 120), std=(50, 60, 70),
+        class_names=str(tmp_path / "names.txt"), out=str(tmp_path / "t"),
     )  # fmt: skip
+    card = export(config)
     assert (card.forms, card.classes, card.input_size) == ({"onnx": "model.onnx"}, 5, (8, 8))
-    assert card.class_names == tuple("abcde")
+    assert card.class_names == tuple("abcde") and "mean 0.3922 0.4314 0.4706, std 0.1961" in card.source
+    with pytest.warns(UserWarning, match="Is --range 0 255 missing"):
+        export(dataclasses.replace(config, range=(0, 1), out=str(tmp_path / "u")))
     x = pixels()
     by_hand = ((x * 255 - [100, 110, 120]) / [50, 60, 70]).astype(np.float32)
     expected = Runtime(conv_net())(first(by_hand))
@@ -178,13 +180,13 @@ def test_a_factorys_module_takes_arguments_and_weights(code: Path) -> None:
     expected = (features @ w["fc.weight"].T + w["fc.bias"]).numpy()
     np.testing.assert_allclose(Runtime(code / "t" / "model.onnx")(x.numpy()), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(TeacherError, match=r"conv\.weight"):  # of another width
-        export(ExportConfig(model=name, weights=str(code / "w.pt"), **common))
+        export(ExportConfig(model=name, weights=str(code / "w.pt"), **{**common, "out": str(code / "u")}))
 
 
 def test_sides_that_differ_or_are_open_are_taken_as_they_are(code: Path) -> None:
-    common = dict(trust=True, out=str(code / "t"))
-    assert export(ExportConfig(model=f"{code / 'keras_code.py'}:wide", **common)).input_size == (4, 6)
-    assert export(ExportConfig(model=f"{code / 'keras_code.py'}:open_", image_size=7, **common)).input_size == (7, 7)
+    wide, open_ = (f"{code / 'keras_code.py'}:{name}" for name in ("wide", "open_"))
+    assert export(ExportConfig(model=wide, trust=True, out=str(code / "w"))).input_size == (4, 6)
+    assert export(ExportConfig(model=open_, trust=True, image_size=7, out=str(code / "o"))).input_size == (7, 7)
     onnx.save(sound_net(), code / "sound.onnx")
     card = export(ExportConfig(model=str(code / "sound.onnx"), samples=800, rate=8000, out=str(code / "s")))
     assert (card.kind, card.input_size, card.rate) == ("audio", (800,), 8000)
@@ -240,7 +242,7 @@ def test_tensorflows_files_are_compared_with_what_they_became(
 
     monkeypatch.setattr(keras_export, name, wrong)
     with pytest.raises(TeacherError, match="and its ONNX form differ by"):
-        export(config)
+        export(dataclasses.replace(config, out=str(tmp_path / "u")))
 
 
 def test_names_in_another_order_than_the_data_sets_are_not_measured(tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path, monkeypatch
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "diary.txt").write_text("mine")
     monkeypatch.setattr(module, "READERS", {})  # nothing can be read
-    with pytest.raises(TeacherError, match="something other than a teacher"):
+    with pytest.raises(ConfigError, match="is not empty"):
         export(ExportConfig(model=str(tmp_path / "net.onnx"), out=str(tmp_path / "full")))
 
 
@@ -315,7 +317,7 @@ def test_labels_take_their_number_of_classes_from_the_names(tmp_path: Path) -> N
         (dict(model="{}/net.onnx", class_names="{}/absent.txt"), "absent.txt cannot be read"),
         (dict(model="{}/net.onnx", dataset="digits"), "5 classes, but 10 class names"),
         (dict(model="{}/net.onnx", front_end="mel"), "unknown kind 'mel'"),
-        (dict(model="{}/net.onnx", out="{}/full"), "something other than a teacher"),
+        (dict(model="{}/net.onnx", out="{}/full"), "full is not empty"),
         (dict(model="{}/torch_code.py:Net", trust=True), "Give --image-size"),
         (dict(model="{}/torch_code.py:Noisy", trust=True, image_size=8), r"py:Noisy: unsupported.*RandomUniform"),
         (dict(model="{}/keras_code.py:neither", trust=True), "gives a int"),
@@ -382,5 +384,5 @@ def test_the_shell_says_what_was_written_and_what_to_do_next(tmp_path: Path, cap
     onnx.save(conv_net(), tmp_path / "mine.onnx")
     assert main(["export", "--model", str(tmp_path / "mine.onnx"), "--out", str(tmp_path / "t")]) == 0
     said = capsys.readouterr().out
-    assert "8 × 8, 5 classes" in said and f"bridge verify --model {tmp_path / 't'}" in said
+    assert "8 × 8 pixels, 5 classes" in said and f"bridge verify --model {tmp_path / 't'}" in said
     assert json.loads((tmp_path / "t" / "card.json").read_text())["forms"] == {"onnx": "model.onnx"}
