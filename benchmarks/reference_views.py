@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from bridge.datum.geometry import box_map, compose, rotation_shear_map, shift_map
 from bridge.datum.recipes import BaseView, Jitter
 from bridge.datum.views import ViewSet
+from bridge.errors import TeacherError
 
 Transform = Callable[[Image.Image], np.ndarray]
 
@@ -48,27 +48,11 @@ def reference_transform(size: int, pad: int, seed: int) -> tuple[str, Transform]
 def import_torchvision() -> Any:
     """torchvision, or None where it is missing or does not import."""
     try:
-        import torch
-    except ImportError:
-        return None
-    try:
-        import torchvision
-    except ImportError:
-        return None
-    except RuntimeError:  # torchvision built for CUDA beside a torch for CPUs: its operators are missing
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _libraries.append(torch.library.Library("torchvision", "DEF"))
-        _libraries[-1].define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _libraries[-1].define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        try:
-            import torchvision
-        except Exception:
-            return None
-    return torchvision
+        from torch_aip.compat import torchvision
 
-
-_libraries: list[Any] = []  # what they declare lives as long as they do
+        return torchvision()
+    except (ImportError, TeacherError):
+        return None
 
 
 def _torchvision_transform(size: int, pad: int, seed: int) -> Transform:
