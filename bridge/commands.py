@@ -12,6 +12,19 @@ from bridge.config import EvaluateConfig, ViewsConfig, mixing_of
 from bridge.errors import ConfigError, DatumError
 from bridge.shell import Command
 
+# The reference's own spellings of options of `distill`.
+REFERENCE = {
+    "--student-arch": "--student",
+    "--teacher-arch": "--teacher",
+    "--traindir": "--patches --image",
+}
+# What `--smoke` sets, by command.
+SMOKE: dict[str, dict[str, Any]] = {
+    "distill": {"epochs": 2, "steps_per_epoch": 5, "batch_size": 16, "steps_per_execution": 1},
+    "sweep": {"seeds": 1},
+    "train-teacher": {"epochs": 1, "steps_per_epoch": 10, "batch_size": 16},
+}
+
 
 def views(config: ViewsConfig) -> None:
     """Write a picture of what the student will see and, if asked for, the views themselves.
@@ -91,10 +104,10 @@ def measure(
         raise ConfigError(f"{config.model} does not take images; so far only networks that do are measured here.")
     size = model.input_size[0] if model.input_size else None
     data = load(
-        config.dataset, split=config.split, image_size=size, class_names=model.class_names, data_dir=config.data_dir
-    )
-    data = thinned(data, 512) if config.smoke else data
-    check_classes(data, model.classes or 0, model.class_names)
+        config.testdir or config.dataset, split=config.split, image_size=size, class_names=model.class_names,
+        data_dir=config.data_dir,
+    )  # fmt: skip
+    data = check_classes(thinned(data, 512) if config.smoke else data, model.classes or 0, model.class_names)
     result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
     if result["student_top1"] is None and teacher is None:
         raise ConfigError(f"{config.dataset} has no labels; give --teacher FOLDER to measure agreement with it.")

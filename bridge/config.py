@@ -24,7 +24,7 @@ from bridge.errors import ConfigError
 from bridge.names import hint
 
 Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "step", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,14 @@ class DistillConfig(ViewOptions, Common):
     """What both are measured on afterwards: digits, cifar10, cifar100, a folder with a folder per class, or an .npz."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
+    testdir: str | None = None
+    """The evaluation set itself, where it is not in the folder with data sets: a folder with a folder per class."""
     split: Literal["test", "validation"] = "test"
     """Of a data set that has splits. Choose recipes on "validation", report "test"."""
     teacher: str | None = None
     """A teacher folder, or its name under $AIP_TEACHERS (default: ./teachers)."""
     student: str = "wrn_16_4"
-    """The student's architecture, such as wrn_16_4, resnet20, vgg11 or small_cnn."""
+    """The student's architecture, such as wrn_16_4, resnet20, vgg11, small_cnn or (PyTorch) resnet50."""
     student_width: int | None = None
     """Width of small_cnn; None takes its default."""
     out: str = "runs/distill"
@@ -104,25 +106,33 @@ class DistillConfig(ViewOptions, Common):
     weight_decay: float = 0.0
     """Decoupled weight decay of adamw."""
     schedule: Schedule = "constant"
-    """constant, or cosine to zero."""
+    """constant; step: halved at half and again at three quarters of the run (reference code); or cosine to zero."""
     warmup: float = 0.0
     """Share of all steps over which the rate rises linearly from zero (cosine only)."""
     l2: float = 0.0
     """L2 penalty on the student's kernels, added to the loss."""
+    clip_norm: float | None = None
+    """Largest norm of a step's gradient over all weights; longer ones are shortened to it."""
+    ema: float | None = None
+    """Decay of a moving average of the student's weights, such as 0.999, which is then what is delivered (PyTorch)."""
+    accumulate: int = 1
+    """Parts in which a step's batch goes through, one after the other, where it does not fit in memory (PyTorch)."""
     student_dtype: Literal["float32", "mixed_bfloat16"] = "float32"
     """mixed_bfloat16 computes in bfloat16 and keeps weights in float32."""
     teacher_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the frozen teacher."""
-    render: Literal["host", "device"] = "host"
-    """Where views are drawn."""
+    render: Literal["auto", "host", "device"] = "auto"
+    """Where views are drawn; auto: on a GPU or TPU where there is one."""
+    workers: int | None = None
+    """Processes that draw views on the host; 0: a thread; None: by what there is (PyTorch)."""
     store_teacher: str | None = None
     """Folder for the teacher's answers: it answers the first epoch's views once; later epochs, students reuse them."""
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu", "auto"] = "auto"
-    """Over which devices: one, all GPUs, the hosts of $TF_CONFIG, a TPU, or what is there."""
+    """Over which devices: one, all GPUs, the hosts of $TF_CONFIG, a TPU, or what is there. PyTorch: by torchrun."""
     steps_per_execution: int = 1
-    """Steps per call into the framework."""
+    """Steps per call into TensorFlow."""
     jit_compile: bool = False
-    """Compile the training step (slower on a CPU)."""
+    """Compile the training step: XLA (slower on a CPU), or torch.compile."""
     deterministic: bool = False
     """Bit-identical reruns on the same machine and threads."""
 
@@ -136,15 +146,18 @@ class TrainTeacherConfig(Common):
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     architecture: str = "small_cnn"
-    """Such as small_cnn, wrn_40_4, resnet56 or vgg16."""
+    """Such as small_cnn, wrn_40_4, resnet56, vgg16 or (PyTorch) resnet18; with --init that of its network."""
+    init: str | None = None
+    """Start from these weights: a teacher folder, or torchvision/NAME, timm/NAME (PyTorch). They keep their
+    normalisation; for other classes the last layer begins anew. It wants a lower --learning-rate, such as 1e-4."""
     width: int | None = None
     """Width of small_cnn; None takes its default."""
     hold_out: bool = True
     """Keep the validation split out of training and measure on it; off: learn from it too and measure on the test."""
     out: str | None = None
     """The teacher folder to write; None: DATASET_ARCHITECTURE in $AIP_TEACHERS (or ./teachers), where it is found."""
-    image_size: int = 32
-    """Side of the images in pixels."""
+    image_size: int | None = None
+    """Side of the images in pixels; None: that of --init, 224 for ImageNet's networks, else 32."""
     epochs: int = 30
     """Passes over the training images."""
     steps_per_epoch: int | None = None
@@ -179,6 +192,8 @@ class EvaluateConfig(Common):
     """digits, cifar10, cifar100, a folder with a folder per class, a flat folder of unlabelled images, or an .npz."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
+    testdir: str | None = None
+    """The set itself, where it is not in the folder with data sets: a folder with a folder per class."""
     split: Literal["train", "validation", "test"] = "test"
     """Of a data set that has splits."""
     teacher: str | None = None
@@ -328,7 +343,8 @@ def check(config: Any, whole: bool = True) -> None:
     """
     positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
     positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "seeds")
-    not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad")
+    positive += ("clip_norm", "accumulate")
+    not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad", "workers")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         flag = "--" + field.name.replace("_", "-")
@@ -344,6 +360,8 @@ def check(config: Any, whole: bool = True) -> None:
                 raise ConfigError(f"--seed (={value}) must be below 2**64.")
             if field.name == "warmup" and not 0 <= value < 1:
                 raise ConfigError(f"--warmup (={value}) is a share of all steps and must be in [0, 1).")
+            if field.name == "ema" and not 0 < value < 1:
+                raise ConfigError(f"--ema (={value}) is a decay per step and must lie between 0 and 1, such as 0.999.")
     if whole and isinstance(config, DistillConfig):
         _check_steps(config)
     if getattr(config, "warmup", 0) and getattr(config, "schedule", "") != "cosine":

@@ -1,11 +1,11 @@
 """Labelled evaluation data by name or from a path; no framework needed.
 
-Everything is held in memory as uint8: 10,000 images take 31 MB at 32 px and 1.5 GB at 224 px.
+Images are held in memory as uint8, 10,000 of 32 pixels in 31 MB; sets of pictures that would take more than 1 GiB are
+decoded while they are used, a slice ahead (`bridge.pictures`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from bridge import cifar, npz
-from bridge.datum.export import MANIFEST
-from bridge.datum.sources import list_files, read_image, some_names
-from bridge.errors import DatasetError, DatumError, TeacherError
+from bridge import cifar, layouts, npz, wordnet
+from bridge.class_folders import from_files, in_imagenet, load_folder, readable_rows, sub_folders
+from bridge.errors import DatasetError, TeacherError
 from bridge.facts import FACTS, DatasetFacts, Labelled
 from bridge.names import hint
+from bridge.pictures import Pictures, fitted
 
 __all__ = [
     "FACTS",
@@ -29,9 +28,11 @@ __all__ = [
     "Labelled",
     "check_classes",
     "data_folder",
+    "joined",
     "load",
     "load_digits",
     "load_folder",
+    "readable_rows",
     "splits_of",
     "thinned",
 ]
@@ -48,13 +49,15 @@ def load(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    lazy: bool | None = None,
     fetch: Fetch | None = None,
 ) -> Labelled:
-    """Load an evaluation set: ``digits``, ``cifar10``, ``cifar100``, a folder, an archive of CIFAR, or an ``.npz``.
+    """Load an evaluation set: a name in ``FACTS``, a folder, an archive of CIFAR, or an ``.npz``.
 
     CIFAR by name is looked for in the data folder: an ``.npz`` of that name, the authors' archives or the folders out
     of them (`bridge.cifar.sought`). Its training part has 50,000 images: the first 45,000 in file order are
-    ``train``, the last 5,000 ``validation`` (ours).
+    ``train``, the last 5,000 ``validation`` (ours). Sets of pictures are found as their authors' archives unpack, or
+    as folders of classes (`bridge.layouts`, which also says what is held out of them for validation).
 
     A folder whose only sub-folders are called train, validation (or val) and test holds one set per split,
     and ``split`` chooses; any other folder is one set whatever ``split`` says. An ``.npz`` is either one set
@@ -65,9 +68,12 @@ def load(
     Args:
         name_or_path: a name in ``FACTS``, or a path.
         split: ``train``, ``validation`` or ``test``.
-        image_size: side in pixels of the images returned; needed for a folder, else as stored (digits: 32).
-        class_names: those of the model to be measured, in its order: class folders are matched to them by name.
+        image_size: side in pixels of the images returned; needed for a folder, else that of ``FACTS`` or as stored.
+        class_names: those of the model to be measured, in its order: class folders are matched to them by name, those
+            with WordNet ids also to 1,000 names in English (`load_folder`).
         data_dir: the data folder; None: ``$AIP_DATA``, or ``./data``.
+        lazy: decode pictures while they are used; None: if they would take more than 1 GiB. To train on pictures, True:
+            crops are then cut from them in full size.
         fetch: where else to get a named set that is not in the data folder: called with its name and the part,
             ``train`` (50,000) or ``test``, it gives the whole part in file order, or raises a DatasetError.
 
@@ -81,15 +87,18 @@ def load(
     if isinstance(name_or_path, str) and name_or_path in FACTS:
         if name_or_path == "digits":
             return load_digits(split, image_size or FACTS["digits"].image_size)
-        return _load_named(FACTS[name_or_path], split, image_size, data_folder(data_dir), fetch)
+        facts, folder = FACTS[name_or_path], data_folder(data_dir)
+        if facts.name in layouts.LAYOUTS:
+            return _load_pictures(facts, split, image_size or facts.image_size, folder, lazy)
+        return _load_named(facts, split, image_size, folder, fetch)
     path = Path(name_or_path).expanduser()
     if layout := cifar.layout_of(path):
         images, labels = cifar.read(path, _part_of(split))
-        return _cut(npz.Stored(images, labels, list(FACTS[layout.name].class_names)), layout.name, split, image_size)
+        return _cut(npz.Stored(images, labels, FACTS[layout.name].names), layout.name, split, image_size)
     if path.is_dir():
         if image_size is None:
             raise DatasetError(f"{path} is a folder, whose images may have any size: say image_size.")
-        return load_folder(_split_folder(path, split), image_size, class_names)
+        return load_folder(_split_folder(path, split), image_size, class_names, lazy)
     if path.suffix == ".npz" and path.is_file():
         if npz.has_parts(path):
             return _cut(npz.read(path, _part_of(split)), path.stem, split, image_size)
@@ -120,39 +129,64 @@ def splits_of(name_or_path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def thinned(labelled: Labelled, count: int) -> Labelled:
-    """At most so many of the images, evenly spaced, so that sets ordered by class keep all of theirs."""
+    """At most so many of the images, evenly spaced: sets ordered by class keep all of theirs. Decodes none."""
     if len(labelled.images) <= count:
         return labelled
     rows = np.linspace(0, len(labelled.images) - 1, count).astype(np.int64)
     labels = None if labelled.labels is None else labelled.labels[rows]
-    return replace(labelled, images=labelled.images[rows], labels=labels)
+    return replace(labelled, images=labelled.images.take(rows, axis=0), labels=labels)
 
 
-def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> None:
-    """Refuse labels that mean nothing to a model.
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """Several parts of one set, which has labels, as one that is named after the first; undecoded if all are."""
+    images, labels = [part.images for part in parts], [part.labels for part in parts if part.labels is not None]
+    if len(parts) == 1:
+        return parts[0]
+    pictures = [part for part in images if isinstance(part, Pictures)]
+    if len(pictures) == len(images):
+        together = Pictures([file for part in pictures for file in part.files], pictures[0].size)
+    else:
+        together = np.concatenate([np.asarray(part) for part in images])
+    return replace(parts[0], images=together, labels=np.concatenate(labels))
+
+
+def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> Labelled:
+    """Refuse labels that mean nothing to a model; those of ImageNet's ids become its numbers.
 
     Args:
         data: with or without labels.
         classes: of the model.
         class_names: of the model, if known.
 
+    Returns:
+        What the model is measured on: the same; or, of some of ImageNet's classes by their WordNet ids and for a model
+        of all 1,000, the same images with the labels of that model.
+
     Raises:
+        DatasetError: there are WordNet ids that are none of ImageNet's 1,000 classes.
         TeacherError: naming both sides.
     """
     if data.labels is None:
-        return
-    found = max(len(data.class_names or ()), int(data.labels.max()) + 1)
-    if found > classes or (data.class_names and found != classes):
+        return data
+    by_id = wordnet.are_ids(data.class_names) and classes == wordnet.CLASSES and not wordnet.are_ids(class_names)
+    if by_id and len(data.class_names or ()) != classes:
+        names, labels = in_imagenet(data.class_names or (), data.labels, data.name)
+        return replace(data, class_names=names, labels=labels, classes=classes)
+    known = len(data.class_names or ()) or data.classes
+    found = max(known or 0, int(data.labels.max()) + 1)
+    if found > classes or (known and found != classes):
         raise TeacherError(
             f"{data.name} has {found} classes, the model answers with {classes}. Evaluate on the data the teacher was "
             "made for, or on a folder without class folders for agreement alone."
         )
-    if class_names and data.class_names and list(class_names) != list(data.class_names):
+    # Names in English and ids are not compared: several classes of ImageNet have the same name.
+    if class_names and data.class_names and not by_id and list(class_names) != list(data.class_names):
         differ = next(k for k, pair in enumerate(zip(class_names, data.class_names)) if pair[0] != pair[1])
         raise TeacherError(
             f"Class {differ} is {data.class_names[differ]!r} in {data.name} and {class_names[differ]!r} for the model; "
             "the same names in the same order are needed."
         )
+    return data
 
 
 def load_digits(split: str, image_size: int = 32) -> Labelled:
@@ -184,7 +218,7 @@ def load_digits(split: str, image_size: int = 32) -> Labelled:
     return Labelled(
         images=np.repeat(grey[..., None], 3, axis=3),
         labels=digits.target[block].astype(np.int64),
-        class_names=list(facts.class_names),
+        class_names=facts.names,
         name="digits" if split == "test" else f"digits/{split}",
     )
 
@@ -205,7 +239,7 @@ def _load_named(facts: DatasetFacts, split: str, image_size: int | None, folder:
             fetched = fetch(facts.name, part)
         except DatasetError as error:
             raise DatasetError(f"{failed} {error} {mend}") from error
-        stored, where = npz.Stored(fetched.images, fetched.labels, None), fetched.name
+        stored, where = npz.Stored(np.asarray(fetched.images), fetched.labels, None), fetched.name
     elif path.suffix == ".npz":
         stored, where = npz.read(path, part), str(path)
     else:
@@ -221,7 +255,36 @@ def _load_named(facts: DatasetFacts, split: str, image_size: int | None, folder:
     if len(images) != cifar.SIZES[part]:
         counts = f"{len(images):,} images in its {part} part, {facts.name} has {cifar.SIZES[part]:,}"
         warnings.warn(f"{where} has {counts}: results are not those of {facts.name}", stacklevel=3)
-    return _cut(stored._replace(class_names=list(facts.class_names)), facts.name, split, image_size)
+    return _cut(stored._replace(class_names=facts.names), facts.name, split, image_size)
+
+
+def _load_pictures(facts: DatasetFacts, split: str, image_size: int, folder: Path, lazy: bool | None) -> Labelled:
+    """A set whose pictures lie in files, out of the data folder."""
+    listing = layouts.find(facts.name, folder, split)
+    if listing is None:
+        raise DatasetError(
+            f"{facts.name} was not found: looked {layouts.sought(facts.name, folder)}. Nothing is downloaded: get it "
+            f"from {facts.source} and unpack it there, or say where it is: --data-dir FOLDER, ${DATA_VARIABLE}, or "
+            "--dataset PATH."
+        )
+    labels, names = listing.labels, listing.class_names or facts.names
+    if len(labels) == 0:
+        raise DatasetError(f"no usable image in {listing.root}: expected those of {facts.name}; found none.")
+    if names is not None and len(names) != facts.classes and facts.name == "in1k" and wordnet.are_ids(names):
+        names, labels = in_imagenet(names, labels, listing.root)
+    if (names is not None and len(names) != facts.classes) or not 0 <= labels.min() <= labels.max() < facts.classes:
+        found = f"{len(names)} classes" if names else f"labels from {labels.min()} to {labels.max()}"
+        raise DatasetError(f"{listing.root} is not {facts.name}: it has {found}; expected {facts.classes} classes.")
+    expected = facts.splits[split]
+    if expected is not None and len(labels) != expected:
+        counts = f"{len(labels):,} images in its {split} split, {facts.name} has {expected:,}"
+        warnings.warn(f"{listing.root} has {counts}: results are not those of {facts.name}", stacklevel=3)
+    name = facts.name if split == "test" else f"{facts.name}/{split}"
+    if isinstance(listing.files, np.ndarray):
+        loaded = Labelled(_resized(listing.files, image_size), labels, names, name)
+    else:
+        loaded = from_files(listing.root, listing.files, labels, image_size, names, lazy)
+    return replace(loaded, name=name, classes=facts.classes)
 
 
 def _part_of(split: str) -> str:
@@ -249,114 +312,14 @@ def _cut(part: npz.Stored, name: str, split: str, image_size: int | None) -> Lab
 def _resized(images: np.ndarray, image_size: int | None) -> np.ndarray:
     if image_size is None or images.shape[1:3] == (image_size, image_size):
         return images
-    return np.stack([_fit(image, image_size) for image in images])
-
-
-def load_folder(path: str | os.PathLike[str], image_size: int, class_names: Sequence[str] | None = None) -> Labelled:
-    """Images of a folder with one folder per class; or, without class folders, images without labels.
-
-    The short side is resized to ``image_size`` (bilinear, antialiased) and the centre cropped; images of
-    exactly that size stay untouched. Files that are no usable image are named in a warning and skipped. A
-    folder written by ``bridge.datum.export`` counts as images without labels.
-
-    Args:
-        path: the folder.
-        image_size: side in pixels.
-        class_names: the folders in the order of the labels; by default their names sorted.
-
-    Raises:
-        DatasetError: no folder, no usable image, or other class folders than ``class_names``.
-    """
-    path = Path(path).expanduser()
-    try:
-        folders = [] if _is_export(path) else _sub_folders(path)
-        if not folders:
-            return _read_all(path, list_files(path), None, image_size, list(class_names) if class_names else None)
-        names = folders if class_names is None else list(class_names)
-        _check_classes(path, folders, names)
-        labelled = [(file, label) for label, name in enumerate(names) for file in list_files(path / name)]
-        loose = [entry.name for entry in sorted(path.iterdir()) if entry.is_file()]
-    except (DatumError, OSError) as error:
-        raise DatasetError(f"cannot read the folder {path}: {error}") from error
-    if loose:
-        warnings.warn(f"{path}: left out, being in no class folder: {some_names(loose)}", stacklevel=2)
-    files, labels = [file for file, _ in labelled], [label for _, label in labelled]
-    return _read_all(path, files, labels, image_size, names)
-
-
-def _sub_folders(path: Path) -> list[str]:
-    try:
-        return sorted(e.name for e in os.scandir(path) if e.is_dir() and not e.name.startswith("."))
-    except OSError as error:
-        raise DatasetError(f"cannot read the folder {path}: {error.strerror}; check it.") from error
-
-
-def _is_export(path: Path) -> bool:
-    """Whether the folder was written by bridge.datum.export, whose numbered sub-folders are no classes."""
-    try:
-        return json.loads((path / MANIFEST).read_bytes()).get("layout") == "folder"
-    except (OSError, ValueError, AttributeError):
-        return False
+    return np.stack([fitted(image, image_size) for image in images])
 
 
 def _split_folder(path: Path, split: str) -> Path:
-    folders = set(_sub_folders(path))
+    folders = set(sub_folders(path))
     if not folders or not folders <= {name for names in _SPLIT_NAMES.values() for name in names}:
         return path
     for name in _SPLIT_NAMES[split]:
         if name in folders:
             return path / name
     raise DatasetError(f"{path} has no split {split!r}: expected one of {', '.join(sorted(folders))}.")
-
-
-def _check_classes(path: Path, folders: list[str], names: list[str]) -> None:
-    missing, extra = sorted(set(names) - set(folders)), sorted(set(folders) - set(names))
-    if len(set(names)) != len(names):
-        raise DatasetError(f"class_names holds a name twice: {names}; expected each class once.")
-    if missing or extra:
-        raise DatasetError(
-            f"the folders in {path} are not the classes given. Classes without a folder: "
-            f"{some_names(missing) or 'none'}; folders without a class: {some_names(extra) or 'none'}. "
-            "Expected one folder per class: rename, add or remove the folders or the classes."
-        )
-
-
-def _read_all(
-    path: Path, files: list[Path], labels: list[int] | None, image_size: int, names: list[str] | None
-) -> Labelled:
-    try:
-        images = np.empty((len(files), image_size, image_size, 3), np.uint8)
-    except MemoryError as error:
-        held = f"{len(files)} images at {image_size} px"
-        raise DatasetError(f"{held} in {path} do not fit in memory: give fewer or smaller ones.") from error
-    kept, skipped = [], []
-    for position, file in enumerate(files):
-        try:
-            images[len(kept)] = _fit(read_image(file), image_size)
-            kept.append(position)
-        except DatumError:
-            skipped.append(file.relative_to(path).as_posix())
-    if not kept:
-        found = some_names(skipped) or "no files"
-        raise DatasetError(f"no usable image in {path}: expected images or class folders; found {found}.")
-    if skipped:
-        count = f"{len(skipped)} of {len(files)} files"
-        warnings.warn(f"{path}: skipped {count}, no usable images: {some_names(skipped)}", stacklevel=3)
-    return Labelled(
-        images=images[: len(kept)],
-        labels=None if labels is None else np.array([labels[position] for position in kept], np.int64),
-        class_names=None if names is None else list(names),
-        name=path.resolve().name,
-    )
-
-
-def _fit(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre square of an image, resized; uint8 [h, w, 3] to uint8 [size, size, 3]."""
-    height, width = image.shape[:2]
-    short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    if short == size:
-        return image[top : top + size, left : left + size]
-    # Cropping and resizing in one go: a long strip would fill the memory if it were resized first.
-    box = (left, top, left + short, top + short)
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box))

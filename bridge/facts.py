@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bridge.pictures import Pictures
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # The last tenth of the training part in file order, so that recipes can be chosen without the test set. Ours.
-_CIFAR_SPLITS = {"train": 45_000, "validation": 5_000, "test": 10_000}
+_CIFAR_SPLITS: dict[str, int] = {"train": 45_000, "validation": 5_000, "test": 10_000}
 _CIFAR_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _CIFAR_LICENCE = "none stated by its authors"
 _CIFAR100_CLASSES = """
@@ -18,6 +21,13 @@ lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
 pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
 shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
 television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+_PETS = """
+Abyssinian, American Bulldog, American Pit Bull Terrier, Basset Hound, Beagle, Bengal, Birman, Bombay, Boxer,
+British Shorthair, Chihuahua, Egyptian Mau, English Cocker Spaniel, English Setter, German Shorthaired, Great Pyrenees,
+Havanese, Japanese Chin, Keeshond, Leonberger, Maine Coon, Miniature Pinscher, Newfoundland, Persian, Pomeranian, Pug,
+Ragdoll, Russian Blue, Saint Bernard, Samoyed, Scottish Terrier, Shiba Inu, Siamese, Sphynx,
+Staffordshire Bull Terrier, Wheaten Terrier, Yorkshire Terrier
 """
 
 
@@ -30,9 +40,10 @@ class DatasetFacts:
         classes: number of classes.
         image_size: side in pixels when shown to a network.
         channels: always 3; grey sets are repeated.
-        mean, std: per channel, red first, of pixels in [0, 1]; over the training split, of CIFAR over all 50,000.
+        mean, std: per channel, red first, of pixels in [0, 1]; over the training split, of CIFAR over all 50,000;
+            ImageNet's for all sets of photographs from 96 pixels on.
         splits: images per split.
-        class_names: in the order of the labels.
+        class_names: in the order of the labels; None: the files of the set tell.
         source, licence: where the set comes from.
     """
 
@@ -43,9 +54,14 @@ class DatasetFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     splits: dict[str, int]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] | None
     source: str
     licence: str
+
+    @property
+    def names(self) -> list[str] | None:
+        """`class_names` as a list, as `Labelled` holds them."""
+        return None if self.class_names is None else list(self.class_names)
 
 
 FACTS: dict[str, DatasetFacts] = {
@@ -85,21 +101,92 @@ FACTS: dict[str, DatasetFacts] = {
         source=_CIFAR_SOURCE,
         licence=_CIFAR_LICENCE,
     ),
+    "in1k": DatasetFacts(
+        name="in1k",
+        classes=1000,
+        image_size=224,
+        channels=3,
+        **_IMAGENET,
+        # Nobody has the labels of the test images: what is tested on is called validation by its authors.
+        splits={"train": 1_271_158, "validation": 10_009, "test": 50_000},
+        class_names=None,
+        source="https://www.image-net.org (ILSVRC 2012)",
+        licence="ImageNet's terms of access: non-commercial research and teaching",
+    ),
+    "in100": DatasetFacts(
+        name="in100",
+        classes=100,
+        image_size=224,
+        channels=3,
+        **_IMAGENET,
+        splits={"train": 116_132, "validation": 10_557, "test": 5_000},  # of the classes Tian et al. 2020 chose
+        class_names=None,
+        source="100 classes of https://www.image-net.org (ILSVRC 2012)",
+        licence="ImageNet's terms of access: non-commercial research and teaching",
+    ),
+    "places365": DatasetFacts(
+        name="places365",
+        classes=365,
+        image_size=224,
+        channels=3,
+        **_IMAGENET,
+        splits={"train": 1_793_441, "validation": 10_019, "test": 36_500},
+        class_names=None,
+        source="http://places2.csail.mit.edu (Places365-Standard)",
+        licence="the terms of its page: research and teaching",
+    ),
+    "flowers102": DatasetFacts(
+        name="flowers102",
+        classes=102,
+        image_size=224,
+        channels=3,
+        **_IMAGENET,
+        splits={"train": 1_020, "validation": 1_020, "test": 6_149},
+        class_names=None,
+        source="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
+        licence="none stated by its authors",
+    ),
+    "pets37": DatasetFacts(
+        name="pets37",
+        classes=37,
+        image_size=224,
+        channels=3,
+        **_IMAGENET,
+        splits={"train": 3_312, "validation": 368, "test": 3_669},
+        class_names=tuple(name.strip() for name in _PETS.split(",")),
+        source="https://www.robots.ox.ac.uk/~vgg/data/pets",
+        licence="CC BY-SA 4.0",
+    ),
+    "stl10": DatasetFacts(
+        name="stl10",
+        classes=10,
+        image_size=96,
+        channels=3,
+        **_IMAGENET,
+        splits={"train": 4_500, "validation": 500, "test": 8_000},
+        class_names=tuple(["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]),
+        source="https://cs.stanford.edu/~acoates/stl10",
+        licence="none stated by its authors; images out of ImageNet",
+    ),
 }
+FACTS["flowers101"] = FACTS["flowers102"]  # under which it goes, too
 
 
 @dataclass
 class Labelled:
-    """Images with their labels, in memory.
+    """Images with their labels.
 
     Attributes:
-        images: uint8 [n, h, w, 3] RGB in 0..255.
+        images: uint8 [n, h, w, 3] RGB in 0..255, in memory; or `Pictures`, decoded as they are used.
         labels: int64 [n], or None if there are none: then only agreement with a teacher can be measured.
-        class_names: in the order of the labels, if known.
+        class_names: in the order of the labels, if known; of ImageNet WordNet ids, which `bridge.wordnet.readable`
+            says in English.
         name: the evaluation set, for reports.
+        classes: their number, where it is known without names.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Pictures
     labels: np.ndarray | None
     class_names: list[str] | None
     name: str
+    classes: int | None = None

@@ -21,6 +21,10 @@ VGG_CONVOLUTIONS = {
     16: (2, 2, 3, 3, 3),
     19: (2, 2, 4, 4, 4),
 }
+# He et al. 2016, table 1: blocks per stage. Only PyTorch has these; other backends run them as model.onnx.
+IMAGENET_RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+IMAGENET_CLASSES = 1000
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # PyTorch counts the batches its BatchNorm has seen; nothing computed depends on it.
 IGNORED = "num_batches_tracked"
 
@@ -120,6 +124,30 @@ def wide_blocks(depth: int, width: int, reference: bool) -> int:
     return (depth - 4) // 6
 
 
+def scaled_resnet(architecture: str) -> tuple[int, float] | None:
+    """Depth and width of ``resnet50`` (18, 34, 50, 101) or ``resnet50x2``; None for any other name."""
+    found = re.fullmatch(r"resnet(\d{1,3})(?:x(\d{1,2}(?:\.\d{1,4})?))?", str(architecture))
+    if found is None or int(found[1]) not in IMAGENET_RESNET_BLOCKS:
+        return None
+    return int(found[1]), float(found[2] or 1)
+
+
+def imagenet_resnet_channels(depth: int, width: float) -> int:
+    """Return the channels of an ImageNet ResNet's first layer: 64 times its width; all others are multiples of them.
+
+    Raises:
+        ConfigError: They are no whole number, and so there is no such network.
+    """
+    number = isinstance(width, (int, float)) and not isinstance(width, bool) and math.isfinite(width)
+    channels = 64 * width if number else 0
+    if channels < 1 or channels != int(channels):
+        raise ConfigError(
+            f"There is no resnet{depth} of width {width!r}: its layers have 64, 128, … channels times the width, which "
+            "must be whole numbers, as with 0.25, 0.5, 1.5 or 2."
+        )
+    return int(channels)
+
+
 def check_depth(what: str, depth: int, depths: Iterable[int]) -> None:
     """Refuse a depth that is not there.
 
@@ -154,12 +182,19 @@ def own_arguments(architecture: str) -> tuple[str, ...]:
     """What an architecture takes besides classes, image_size, mean and std."""
     if wide(architecture):
         return ("reference",)
-    return ("width",) if architecture == "small_cnn" else ()
+    free = architecture == "small_cnn" or (scaled_resnet(architecture) is not None and "x" not in architecture)
+    return ("width",) if free else ()
 
 
 def unknown_network(architecture: str, known: Iterable[str], more: str = "") -> ConfigError:
-    """The error for a name nobody knows, with the nearest one."""
+    """The error for a name nobody knows, or only PyTorch does; with the nearest one."""
     known = list(known)
+    if scaled_resnet(architecture):
+        return ConfigError(
+            f"Unknown network {architecture!r} here: the ResNets for ImageNet are PyTorch's only. Build and train it "
+            "with torch_aip; as a folder with model.onnx (`python -m bridge convert --model FOLDER --to onnx`) it "
+            f"answers here too. Known here: {', '.join(known)} and wrn_<depth>_<width>."
+        )
     return ConfigError(
         f"Unknown network {architecture!r}; known: {', '.join(known)} and wrn_<depth>_<width>{more}."
         f"{hint(architecture, known)}"

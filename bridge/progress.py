@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -46,3 +49,70 @@ def progress_bar(
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(unit, total=total, completed=done)
         yield lambda count: bar.advance(task, count)
+
+
+class StepProgress:
+    """Training steps: a bar with rate and remaining time on a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        what: is being done.
+        epochs, steps_per_epoch, batch_size: how much there is to do.
+        first_step: where this process begins.
+    """
+
+    def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0) -> None:
+        self._what, self._batch = what, batch_size
+        self._total, self._first, self._done = epochs * steps_per_epoch, first_step, first_step
+        self._bar: Any = None
+        self._note = ""
+
+    def start(self) -> None:
+        """Begin to count time."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._first, self._started = self._done, time.monotonic()
+        self._said = self._started
+        console = Console(file=sys.stderr)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
+                TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+            )  # fmt: skip
+            self._task = self._bar.add_task(self._what, total=self._total, completed=self._done, note="")
+            self._bar.start()
+
+    def show(self, done: int, note: str | None = None) -> None:
+        """Say that so many steps are done.
+
+        Args:
+            done: steps since the beginning of the run.
+            note: what else to say from now on.
+        """
+        self._done = done
+        self._note = self._note if note is None else note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=f"{self._rate():,.0f}/s  {self._note}")
+        elif time.monotonic() - self._said > 10 or done >= self._total:
+            self._said = time.monotonic()
+            left = (self._total - done) * self._batch / max(self._rate(), 1e-9)
+            print(
+                f"{self._what}: step {done}/{self._total}, {self._rate():,.0f} images/s, {left:.0f} s left"
+                + (f", {self._note}" if self._note else ""),
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an interrupt."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _rate(self) -> float:
+        return (self._done - self._first) * self._batch / max(time.monotonic() - self._started, 1e-9)
+
+
+def note_of(values: dict[str, Any]) -> str:
+    """Measurements of an epoch in few words."""
+    return "  ".join(f"{key} {float(value):.3g}" for key, value in values.items())

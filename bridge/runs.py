@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import warnings
@@ -241,6 +242,19 @@ class FollowedRun:
             RunError: Every saved state is damaged.
         """
         return StateStore(self.path / "state").load()
+
+
+def check_loss(run: RunFolder | FollowedRun, step: int, loss: float) -> None:
+    """Stop a run whose loss is no number any more.
+
+    Raises:
+        RunError: with what to do.
+    """
+    if not math.isfinite(loss):
+        raise RunError(
+            f"The loss became {loss} by step {step}. Start again with a lower --learning-rate and another --out; the "
+            f"states before it are in {run.path / 'state'}."
+        )
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ class Command:
         config: the dataclass of its options.
         run: the function that takes them.
         smoke: what `--smoke` sets.
-        aliases: further spellings of options, such as the reference's.
+        aliases: further spellings of options, such as the reference's; flags that one sets besides stand before it.
     """
 
     config: type
@@ -84,7 +84,7 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
     """
     import tyro
 
-    arguments = [_plain_spelling(argument, command.aliases) for argument in arguments]
+    arguments = [word for argument in arguments for word in _plain_spelling(argument, command.aliases)]
     config = command.config()
     for field in fields(config):  # the parser would quietly keep the last list
         option = "--" + field.name.replace("_", "-")
@@ -136,13 +136,14 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def _plain_spelling(argument: str, aliases: Mapping[str, str]) -> str:
+def _plain_spelling(argument: str, aliases: Mapping[str, str]) -> list[str]:
     """--Some_option=x → --some-option=x; the reference's own spellings → ours."""
     if not argument.startswith("--"):
-        return argument
+        return [argument]
     option, equals, value = argument.partition("=")
     option = option.replace("_", "-")
-    return aliases.get(option, option) + equals + value
+    *flags, option = aliases.get(option, option).split()
+    return [*flags, option + equals + value]
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

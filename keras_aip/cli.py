@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.commands import VIEWS, measure
+from bridge.commands import REFERENCE, SMOKE, VIEWS, measure
 from bridge.config import (
     DemoConfig,
     DistillConfig,
@@ -23,15 +23,10 @@ from bridge.shell import main as run_program
 
 ABOUT = "Clone or compress an image classifier from a single photograph (TensorFlow / Keras)."
 
-# The reference's own spellings.
-_REFERENCE = {
-    "--student-arch": "--student",
-    "--teacher-arch": "--teacher",
-}
-
 
 def _distill(config: DistillConfig) -> None:
-    from keras_aip.distill import distill, summary_of
+    from bridge.distilling import summary_of
+    from keras_aip.distill import distill
 
     result = distill(config)
     if not result:  # one of several hosts; the first one says and writes what came out
@@ -82,16 +77,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 COMMANDS = {
     "demo": Command(DemoConfig, _demo, smoke={}, aliases={}),
-    "distill": Command(
-        DistillConfig,
-        _distill,
-        smoke={"epochs": 2, "steps_per_epoch": 5, "batch_size": 16, "steps_per_execution": 1},
-        aliases=_REFERENCE,
-    ),
-    "sweep": Command(SweepConfig, _sweep, smoke={"seeds": 1}, aliases={}),
-    "train-teacher": Command(
-        TrainTeacherConfig, _train_teacher, smoke={"epochs": 1, "steps_per_epoch": 10, "batch_size": 16}, aliases={}
-    ),
+    "distill": Command(DistillConfig, _distill, smoke=SMOKE["distill"], aliases=REFERENCE),
+    "sweep": Command(SweepConfig, _sweep, smoke=SMOKE["sweep"], aliases={}),
+    "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke=SMOKE["train-teacher"], aliases={}),
     "import-reference": Command(ImportReferenceConfig, _import_reference, smoke={}, aliases={}),
     "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases={}),
     "views": VIEWS,

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from bridge import datasets
+from bridge.batches import padded_crops, picture_crops, slices
 from bridge.datasets import FACTS, Labelled
-from bridge.datum.counter import shuffled_index, uniforms
 from bridge.errors import DatasetError
+from bridge.pictures import Pictures
 from keras_aip import compat
 from keras_aip.stream import PARALLEL, ahead
 
@@ -30,6 +31,7 @@ def load(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    lazy: bool | None = None,
 ) -> Labelled:
     """Load an evaluation set, as `bridge.datasets.load` does; CIFAR that is in no file comes from TensorFlow Datasets.
 
@@ -37,7 +39,7 @@ def load(
         DatasetError: the set is unknown, missing, damaged or not of the kind described there.
     """
     fetch = functools.partial(from_tfds, data_dir=data_dir)
-    return datasets.load(name_or_path, split, image_size, class_names, data_dir, fetch)
+    return datasets.load(name_or_path, split, image_size, class_names, data_dir, lazy, fetch)
 
 
 def from_tfds(name: str, part: str, data_dir: str | os.PathLike[str] | None = None) -> Labelled:
@@ -82,7 +84,7 @@ def from_tfds(name: str, part: str, data_dir: str | os.PathLike[str] | None = No
         raise DatasetError(f"TensorFlow Datasets could not give it: {type(error).__name__}: {first}.") from error
     # Its records are shuffled; the ids count the images of the authors' files.
     order = np.argsort(ids, kind="stable")
-    return Labelled(images[order], labels[order].astype(np.int64), list(FACTS[name].class_names), f"{name} (TFDS)")
+    return Labelled(images[order], labels[order].astype(np.int64), FACTS[name].names, f"{name} (TFDS)")
 
 
 def _require_network(page: str) -> None:
@@ -98,10 +100,10 @@ def _require_network(page: str) -> None:
         ) from error
 
 
-def batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """uint8 [n, h, w, 3] → float32 [≤ batch_size, h, w, 3] in [0, 1], in order."""
-    for start in range(0, len(images), batch_size):
-        yield images[start : start + batch_size].astype(np.float32) / 255
+def batches(images: np.ndarray | Pictures, batch_size: int) -> Iterator[np.ndarray]:
+    """uint8 [n, h, w, 3] → float32 [≤ batch_size, h, w, 3] in [0, 1], in order; what takes long shows a bar."""
+    for rows in slices(len(images), batch_size):
+        yield images[rows].astype(np.float32) / 255
 
 
 def training_batches(
@@ -109,8 +111,9 @@ def training_batches(
 ) -> tf.data.Dataset:
     """An endless, reproducible stream of augmented training batches.
 
-    The paper's teachers saw flips, pad-4 crops and a 16 × 16 cutout (reference code). Every sample's augmentation is
-    drawn from its number, as for views; remainders are carried over epoch borders.
+    The paper's teachers saw flips, pad-4 crops and a 16 × 16 cutout (reference code). From `Pictures` come flips and
+    crops of the picture in full size as torchvision's RandomResizedCrop draws them; pad and cutout do not apply there.
+    Every sample's augmentation is drawn from its number, as for views; remainders are carried over epoch borders.
 
     Args:
         labelled: with labels.
@@ -125,22 +128,14 @@ def training_batches(
     """
     images, labels = labelled.images, labelled.labels
     assert labels is not None
-    count, (height, width) = len(images), images.shape[1:3]
-    rows = np.arange(batch_size)
+    height, width = images.shape[1:3]
+    rows, side = np.arange(batch_size), 0 if isinstance(images, Pictures) else cutout
 
     def draw(step: np.int64) -> tuple[np.ndarray, ...]:
-        n = step * batch_size + rows
-        picked = shuffled_index(seed, n, count)
-        u = uniforms(seed, "teacher_training", n, 5)
-        mirrored = (u[0] < 0.5) & flip
-        top, left = np.floor(u[1:3] * (2 * pad + 1)).astype(np.int64)
-        centre = np.floor(u[3:5].T * [height, width]).astype(np.int32)
-        padded = np.pad(images[picked], ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        # The three channels count as columns: whole rows of a crop are then copied at once, four times as fast.
-        flat = padded.reshape(batch_size, height + 2 * pad, -1)
-        windows = np.lib.stride_tricks.sliding_window_view(flat, (height, 3 * width), axis=(1, 2))
-        crops = windows[rows, top, 3 * left].reshape(batch_size, height, width, 3)
-        crops[mirrored] = crops[mirrored, :, ::-1]
+        if isinstance(images, Pictures):
+            crops, picked = picture_crops(images, step * batch_size + rows, flip=flip, seed=seed)
+            return crops, labels[picked].astype(np.int64), np.zeros((batch_size, 2), np.int32)
+        crops, picked, centre = padded_crops(images, step * batch_size + rows, pad=pad, flip=flip, seed=seed)
         return crops, labels[picked].astype(np.int64), centre
 
     def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,6 +144,6 @@ def training_batches(
         classes.set_shape([batch_size])
         centre.set_shape([batch_size, 2])
         pixels = tf.cast(views, tf.float32) / 255
-        return (compat.cutout(pixels, cutout, centre) if cutout else pixels), classes
+        return (compat.cutout(pixels, side, centre) if side else pixels), classes
 
     return ahead(tf.data.Dataset.counter().map(batch, num_parallel_calls=PARALLEL))

@@ -14,11 +14,12 @@ import tensorflow as tf
 from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.datum.views import ViewNumbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
+from bridge.replay import replay
 from keras_aip import compat, losses
 from keras_aip.feed import Stored, feed
 from keras_aip.feed import steps_per_epoch as steps_in
 from keras_aip.mixing import mix
-from keras_aip.stored import answered, replay
+from keras_aip.stored import answered
 from keras_aip.teachers import Teacher
 
 

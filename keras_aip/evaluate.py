@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.datasets import check_classes
+from bridge.datasets import check_classes, readable_rows
 from bridge.errors import DatasetError
 from bridge.metrics import evaluate_logits
+from bridge.pictures import Pictures
 from keras_aip.datasets import Labelled, batches, load
 from keras_aip.teachers import Teacher
 
 
-def predict(model: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict(model: Any, images: np.ndarray | Pictures, batch_size: int = 256) -> np.ndarray:
     """Logits of a Keras model, or log-space answers of a `Teacher`, in inference mode.
 
     Args:
         model: takes float32 [batch, h, w, 3] in [0, 1].
-        images: uint8 [n, h, w, 3].
+        images: uint8 [n, h, w, 3]; of `Pictures` those that cannot be decoded are black, see `readable_rows`.
         batch_size: images per forward pass.
 
     Returns:
         float32 [n, classes].
     """
-    answer = model if isinstance(model, Teacher) else lambda x: model(x, training=False)
+    return _predict_all([model], images, batch_size)[0]
+
+
+def _predict_all(judged: Sequence[Any], images: np.ndarray | Pictures, batch_size: int) -> list[np.ndarray]:
+    """Answers of several models, each picture decoded once."""
     # one graph for every batch size, so the last, smaller batch is not traced again
     shape = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
-    forward = tf.function(lambda x: tf.cast(answer(x), tf.float32)).get_concrete_function(shape)
-    return np.concatenate([forward(tf.constant(batch)).numpy() for batch in batches(images, batch_size)])
+    forward = [tf.function(_answer(model)).get_concrete_function(shape) for model in judged]
+    answers: list[list[np.ndarray]] = [[] for _ in judged]
+    for batch in batches(images, batch_size):
+        for call, of_model in zip(forward, answers):
+            of_model.append(call(tf.constant(batch)).numpy())
+    return [np.concatenate(of_model) for of_model in answers]
+
+
+def _answer(model: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    answer = model if isinstance(model, Teacher) else lambda x: model(x, training=False)
+    return lambda x: tf.cast(answer(x), tf.float32)
 
 
 def evaluate(
@@ -48,8 +62,8 @@ def evaluate(
 
     Args:
         model: a Keras model from float32 [batch, h, w, 3] in [0, 1] to logits, or a `Teacher`.
-        dataset: "digits", "cifar10", "cifar100", a folder with one folder per class, a flat folder of images without
-            labels, an .npz file, or a `Labelled`.
+        dataset: a name in `FACTS`, such as "cifar10" or "in1k", a folder with one folder per class, a flat folder of
+            images without labels, an .npz file, or a `Labelled`.
         teacher: for agreement and KL, and to be measured too.
         split: of a named data set.
         batch_size: images per forward pass.
@@ -57,7 +71,8 @@ def evaluate(
 
     Returns:
         teacher_top1, student_top1, teacher_top5, student_top5, agreement, kl (nats, τ = 1), ece (15 bins), dataset, n.
-        Fractions lie in [0, 1]; what has no meaning is None.
+        Fractions lie in [0, 1]; what has no meaning is None. Pictures that cannot be decoded are left out of all of
+        them and of n, with a warning.
 
     Raises:
         DatasetError: the data cannot be read or do not fit the model.
@@ -73,10 +88,12 @@ def evaluate(
                 f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the {who} wants {list(expected)}; "
                 f"load it with image_size={expected[0]}."
             )
-    logits = predict(model, data.images, batch_size)
-    check_classes(data, logits.shape[1])
-    answers = predict(teacher, data.images, batch_size) if teacher is not None else None
-    return {**evaluate_logits(logits, data.labels, answers), "dataset": data.name, "n": len(data.images)}
+    judged = [model] if teacher is None else [model, teacher]
+    logits = _predict_all(judged, data.images, batch_size)
+    data, rows = check_classes(data, logits[0].shape[1]), readable_rows(data)
+    labels = None if data.labels is None else data.labels[rows]
+    figures = evaluate_logits(logits[0][rows], labels, logits[1][rows] if len(logits) > 1 else None)
+    return {**figures, "dataset": data.name, "n": len(rows)}
 
 
 @contextlib.contextmanager

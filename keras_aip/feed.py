@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
+from bridge.datum.steps import Shard, Shown, shard_rows
 from bridge.errors import ConfigError
 from keras_aip.hosts import number_of_hosts
-from keras_aip.stream import Shard, Shown, ahead, shard_rows, stream
+from keras_aip.stream import ahead, stream
 from keras_aip.views import view_dataset
 
 _MIXINGS_AT_ONCE = 16

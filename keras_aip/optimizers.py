@@ -9,7 +9,7 @@ import keras
 
 def make_optimizer(
     name: str, learning_rate: float, *, weight_decay: float = 0.0, schedule: str = "constant", steps: int = 0,
-    warmup: float = 0.0,
+    warmup: float = 0.0, clip_norm: float | None = None,
 ) -> Any:  # fmt: skip
     """An optimizer with its schedule.
 
@@ -17,9 +17,11 @@ def make_optimizer(
         name: "adam", "adamw" or "sgd" (Nesterov momentum 0.9). ε is 1e-8 as in PyTorch.
         learning_rate: its peak.
         weight_decay: decoupled, "adamw" only.
-        schedule: "constant", or "cosine" to zero over `steps`.
+        schedule: "constant"; "step", halved at half and at three quarters of `steps` (reference code: at epochs 100 and
+            150 of 200); or "cosine" to zero over `steps`.
         steps: of the whole run.
         warmup: share of `steps` over which the rate first rises linearly from zero ("cosine" only).
+        clip_norm: longest gradient over all weights; None leaves it as it is.
 
     Returns:
         A Keras optimizer.
@@ -34,11 +36,15 @@ def make_optimizer(
             if rising
             else keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         )
+    if schedule == "step":
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [steps // 2 - 1, steps * 3 // 4 - 1], [learning_rate, learning_rate / 2, learning_rate / 4]
+        )
     if name == "adam":
-        return keras.optimizers.Adam(rate, epsilon=1e-8)
+        return keras.optimizers.Adam(rate, epsilon=1e-8, global_clipnorm=clip_norm)
     if name == "adamw":
-        return keras.optimizers.AdamW(rate, weight_decay=weight_decay, epsilon=1e-8)
-    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+        return keras.optimizers.AdamW(rate, weight_decay=weight_decay, epsilon=1e-8, global_clipnorm=clip_norm)
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=clip_norm)
 
 
 def learning_rate_of(optimizer: Any) -> float:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
-import time
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridge.errors import ConfigError, RunError
-from bridge.runs import FollowedRun, RunFolder
+from bridge.progress import StepProgress, note_of
+from bridge.runs import FollowedRun, RunFolder, check_loss
 from keras_aip.distiller import Distiller
 from keras_aip.optimizers import learning_rate_of
 
@@ -105,11 +102,7 @@ class SaveRun(keras.callbacks.Callback):
         values = {key: float(value) for key, value in (logs or {}).items()}
         distiller: Any = self.model
         values["learning_rate"] = learning_rate_of(distiller.optimizer)
-        if not np.isfinite(values.get("loss", 0.0)):
-            raise RunError(
-                f"The loss became {values['loss']} by step {step}. Start again with a lower --learning-rate and "
-                f"another --out; the states before it are in {self._run.path / 'state'}."
-            )
+        check_loss(self._run, step, values.get("loss", 0.0))
         arrays = state_arrays(distiller)
         if isinstance(self._run, RunFolder):
             self._run.log(step, values)
@@ -129,67 +122,29 @@ class SaveRun(keras.callbacks.Callback):
 
 
 class ShowProgress(keras.callbacks.Callback):
-    """A bar with rate and remaining time on a terminal, a line every ten seconds elsewhere; both on stderr.
-
-    Args:
-        what: is being done.
-        epochs, steps_per_epoch, batch_size: how much there is to do.
-        first_step: where this process begins.
-    """
+    """`bridge.progress.StepProgress` of a training by Keras; same arguments."""
 
     def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0):
         super().__init__()
-        self._what, self._steps, self._batch = what, steps_per_epoch, batch_size
-        self._total, self._done = epochs * steps_per_epoch, first_step
-        self._before = first_step
-        self._bar: Progress | None = None
-        self._note = ""
+        self._progress = StepProgress(what, epochs, steps_per_epoch, batch_size, first_step)
+        self._steps, self._before = steps_per_epoch, first_step
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._first, self._started = self._done, time.monotonic()
-        self._said = self._started
-        console = Console(file=sys.stderr)
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps"),
-                TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
-            )  # fmt: skip
-            self._task = self._bar.add_task(self._what, total=self._total, completed=self._done, note="")
-            self._bar.start()
+        self._progress.start()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._before = epoch * self._steps
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # at the beginning, since the logs of a batch's end would have to be fetched from the device
-        self.show(self._before + batch)
+        self._progress.show(self._before + batch)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._note = "  ".join(f"{key} {float(value):.3g}" for key, value in (logs or {}).items())
-        self.show((epoch + 1) * self._steps)
+        self._progress.show((epoch + 1) * self._steps, note_of(logs or {}))
 
     def on_train_end(self, logs: Any = None) -> None:
         self.close()
 
-    def show(self, done: int) -> None:
-        """Say that so many steps are done."""
-        self._done = done
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=f"{self._rate():,.0f}/s  {self._note}")
-        elif time.monotonic() - self._said > 10 or done >= self._total:
-            self._said = time.monotonic()
-            left = (self._total - done) * self._batch / max(self._rate(), 1e-9)
-            print(
-                f"{self._what}: step {done}/{self._total}, {self._rate():,.0f} images/s, {left:.0f} s left"
-                + (f", {self._note}" if self._note else ""),
-                file=sys.stderr,
-            )
-
     def close(self) -> None:
         """Leave the terminal as it was, also after an interrupt."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def _rate(self) -> float:
-        return (self._done - self._first) * self._batch / max(time.monotonic() - self._started, 1e-9)
+        self._progress.close()

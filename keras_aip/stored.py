@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from bridge.answers import AnswerStore, order
+from bridge.answers import AnswerStore
 from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.errors import ConfigError
+from bridge.replay import identity_of
 from keras_aip.feed import feed
 from keras_aip.hosts import number_of_hosts
 from keras_aip.mixing import mix
@@ -58,25 +57,10 @@ def answered(
             "Stored answers need the data set of single_image_dataset(...) as it came: only its views can be drawn "
             "again. Pass it without .map, .take and the like."
         )
-    if teacher.classes is None or teacher.digest is None:
-        raise ConfigError(
-            "Stored answers need a teacher that can be told from others; give Teacher(..., digest=…, classes=…)."
-        )
-    view_set = views.view_set
-    identity = {
-        "teacher": teacher.digest,
-        "outputs": teacher.outputs,
-        "teacher_dtype": teacher.dtype,
-        "datum": view_set.source.sha256,
-        "recipe": view_set.recipe.digest,
-        "views": view_set.views,
-        "seed": view_set.seed,
-        "mixing": dataclasses.asdict(mixing),
-        "mixing_seed": seed,
-    }
+    identity = identity_of(teacher, views.view_set, mixing, seed)
     alone = number_of_hosts(tf.distribute.get_strategy()) == 1
     store = AnswerStore.open(
-        folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes, create=alone
+        folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes or 0, create=alone
     )
     if not store.missing:
         return store
@@ -86,16 +70,6 @@ def answered(
     with store:
         _answer(store, teacher, views, mixing, seed, progress)
     return store
-
-
-def replay(store: AnswerStore, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Which of the stored batches is shown at which steps: every epoch all of them, in another order."""
-
-    def shown(steps: np.ndarray) -> np.ndarray:
-        epochs, places = np.divmod(steps, store.steps)
-        return np.array([order(seed, int(e), store.steps)[p] for e, p in zip(epochs, places)], dtype=np.int64)
-
-    return shown
 
 
 def _answer(

@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bridge.errors import ConfigError
-
 PARALLEL = os.cpu_count() or 1
 """Calls of one stage at the same time, each single-threaded."""
-
-Shard = tuple[int, int]
-Shown = Callable[[np.ndarray], np.ndarray]
 
 
 def stream(
@@ -71,18 +66,3 @@ def ahead(data: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(2).with_options(options)
-
-
-def shard_rows(batch_size: int, shard: Shard) -> np.ndarray:
-    """The rows of each step that host `shard[0]` of `shard[1]` draws: int64 [batch_size / hosts].
-
-    Raises:
-        ConfigError: the rows cannot be shared out evenly.
-    """
-    index, count = shard
-    if not 0 <= index < count:
-        raise ConfigError(f"shard (={shard}) must be (index, count) with 0 ≤ index < count.")
-    if batch_size % count:
-        raise ConfigError(f"batch_size (={batch_size}) must be a multiple of the {count} hosts that share it.")
-    share = batch_size // count
-    return np.arange(index * share, (index + 1) * share)

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
+from bridge.datum.steps import Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
-from bridge.errors import RecipeError
 from keras_aip.strategy import on_other_devices
-from keras_aip.stream import Shard, Shown, ahead, shard_rows, stream
+from keras_aip.stream import ahead, stream
 
 
 class Renderer:
@@ -23,12 +23,12 @@ class Renderer:
     needs and done again for every pixel's colour (16 times slower on a CPU). All shapes are static.
 
     Args:
-        views: whose atlas and recipe the numbers belong to.
+        view_set: whose atlas and recipe the numbers belong to.
     """
 
-    def __init__(self, views: ViewSet):
-        self.recipe = views.recipe
-        self._pixels = tf.constant(views.atlas.pixels)
+    def __init__(self, view_set: ViewSet):
+        self.recipe = view_set.recipe
+        self._pixels = tf.constant(view_set.atlas.pixels)
         self._sample = tf.function(self._sample_plain, jit_compile=True)
         self._colour = tf.function(self._colour_plain, jit_compile=True)
 
@@ -179,16 +179,12 @@ def view_dataset(
         shard: (index, count): draw only host `index`'s rows of each step; no two hosts draw the same ones.
         shown: which step's views are shown at each step, if not its own: int64 [k] → int64 [k].
     """
-    if batch_size < 1:
-        raise RecipeError(f"batch_size (={batch_size}) must be at least 1.")
-    if render not in ("host", "device"):
-        raise RecipeError(f"render (={render!r}) must be 'host' (the data set yields images) or 'device' (numbers).")
+    check_stream(batch_size, render)
     renderer = Renderer(view_set)
     rows = shard_rows(batch_size, shard)
 
     def draw(steps: np.ndarray) -> ViewNumbers:
-        steps = steps if shown is None else shown(steps)
-        return view_set.numbers((steps[:, None] * batch_size + rows).ravel())
+        return step_numbers(view_set, batch_size, steps, rows, shown)
 
     def finish(*numbers: tf.Tensor) -> Any:
         return renderer(ViewNumbers(*numbers)) if render == "host" else ViewNumbers(*numbers)
@@ -199,8 +195,3 @@ def view_dataset(
     data.start_step, data.batch_size, data.render = start_step, batch_size, render
     data.view_set, data.renderer = view_set, renderer
     return data
-
-
-def steps_at_once(rows: int, size: int) -> int:
-    """How many steps to draw together: half a thousand small views or half a million pixels, whichever is less."""
-    return max(1, min(512 // rows, 2**19 // (rows * size * size)))

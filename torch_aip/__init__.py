@@ -1,14 +1,17 @@
-"""Distil a classifier from one image, in PyTorch. So far: networks, teachers, losses and mixing, as in `keras_aip`."""
+"""Distil a classifier from one image, in PyTorch; the same words as in `keras_aip`."""
 
 from bridge import AipError, __version__
 from bridge.datum.mixing import Mixing
 from bridge.datum.recipes import ImageRecipe
 from torch_aip import losses, models
+from torch_aip.distiller import Distiller
 from torch_aip.evaluate import evaluate
 from torch_aip.teachers import Teacher, load_model, load_teacher, save_teacher
+from torch_aip.views import single_image_loader
 
 __all__ = [
     "AipError",
+    "Distiller",
     "ImageRecipe",
     "Mixing",
     "Teacher",
@@ -19,4 +22,5 @@ __all__ = [
     "losses",
     "models",
     "save_teacher",
+    "single_image_loader",
 ]

@@ -1,34 +1,62 @@
-"""`python -m torch_aip`: measure a network, and look at views."""
+"""`python -m torch_aip`: train a teacher, distil it from one image, measure, and look at views."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from bridge.commands import VIEWS, measure
-from bridge.config import EvaluateConfig
+from bridge.commands import REFERENCE, SMOKE, VIEWS, measure
+from bridge.config import DistillConfig, EvaluateConfig, SweepConfig, TrainTeacherConfig
 from bridge.shell import Command
 from bridge.shell import main as run_program
 
 ABOUT = "Clone or compress an image classifier from a single photograph (PyTorch)."
 
 
+def _distill(config: DistillConfig) -> None:
+    from bridge.distilling import summary_of
+    from torch_aip.distill import distill
+
+    result = distill(config)
+    if not result or os.environ.get("RANK", "0") != "0":  # the first process says and writes what came out
+        return
+    print("\n".join(summary_of(result)))
+    print(f"Report: {Path(config.out) / 'report.html'}\nStudent: {Path(config.out) / 'student'}")
+
+
+def _sweep(config: SweepConfig) -> None:
+    from torch_aip.sweep import sweep
+
+    sweep(config)
+
+
+def _train_teacher(config: TrainTeacherConfig) -> None:
+    from torch_aip.train_teacher import train_teacher
+
+    train_teacher(config)
+
+
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     import torch
 
-    from bridge.datasets import load
+    from torch_aip.datasets import load
     from torch_aip.evaluate import evaluate
+    from torch_aip.run import set_up
     from torch_aip.teachers import load_teacher
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    return measure(config, load, load_teacher, evaluate)
+    set_up(config.threads, 0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return measure(config, load, lambda *names, **options: load_teacher(*names, **options).to(device), evaluate)
 
 
 COMMANDS = {
-    "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases={}),
+    "distill": Command(DistillConfig, _distill, smoke=SMOKE["distill"], aliases=REFERENCE),
+    "sweep": Command(SweepConfig, _sweep, smoke=SMOKE["sweep"], aliases={}),
+    "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke=SMOKE["train-teacher"], aliases={}),
+    "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases=REFERENCE),
     "views": VIEWS,
 }
 
@@ -42,7 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except torch.OutOfMemoryError as error:
         if os.environ.get("AIP_DEBUG"):
             raise
-        print(f"torch-aip: PyTorch: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(
+            f"torch-aip: PyTorch: {str(error).splitlines()[0]} Make --batch-size smaller, or --accumulate larger.",
+            file=sys.stderr,
+        )
+        return 2
+    except (torch.distributed.DistBackendError, torch.distributed.DistNetworkError, RuntimeError) as error:
+        lost = int(os.environ.get("WORLD_SIZE", 1)) > 1  # gloo reports a lost process as any RuntimeError
+        if os.environ.get("AIP_DEBUG") or not lost:
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(f"torch-aip: another process was lost ({first}). Start all again, with --resume.", file=sys.stderr)
         return 2
 
 

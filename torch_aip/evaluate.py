@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bridge.datasets import Labelled, check_classes, load
+from bridge.batches import slices
+from bridge.datasets import check_classes, readable_rows
 from bridge.errors import DatasetError
 from bridge.metrics import evaluate_logits
+from bridge.pictures import Pictures
 from torch_aip import models
+from torch_aip.datasets import Labelled, load
 from torch_aip.teachers import Teacher
 
 
-def predict(model: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def predict(model: Any, images: np.ndarray | Pictures, batch_size: int = 256) -> np.ndarray:
     """Logits of a module, or log-space answers of a `Teacher`, in inference mode.
 
     Args:
         model: takes float32 [batch, 3, h, w] in [0, 1].
-        images: uint8 [n, h, w, 3].
+        images: uint8 [n, h, w, 3]; of `Pictures` those that cannot be decoded are black, see `readable_rows`.
         batch_size: images per forward pass.
 
     Returns:
         float32 [n, classes].
     """
-    device, answers = _device_of(model), []
-    with _in_inference_mode(model), torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
-            # Transposed only in name: the channels stay last in memory, which convolutions like.
-            answers.append(model(batch.permute(0, 3, 1, 2).float() / 255).float().cpu().numpy())
-    return np.concatenate(answers)
+    return _predict_all([model], images, batch_size)[0]
+
+
+def _predict_all(judged: Sequence[Any], images: np.ndarray | Pictures, batch_size: int) -> list[np.ndarray]:
+    """Answers of several models, each picture decoded once."""
+    answers: list[list[np.ndarray]] = [[] for _ in judged]
+    with contextlib.ExitStack() as stack:
+        for model in judged:
+            stack.enter_context(_in_inference_mode(model))
+        stack.enter_context(torch.inference_mode())
+        for rows in slices(len(images), batch_size):
+            pixels = torch.from_numpy(np.ascontiguousarray(images[rows]))
+            for model, of_model in zip(judged, answers):
+                # Transposed only in name: the channels stay last in memory, which convolutions like.
+                batch = pixels.to(_device_of(model)).permute(0, 3, 1, 2).float() / 255
+                of_model.append(model(batch).float().cpu().numpy())
+    return [np.concatenate(of_model) for of_model in answers]
 
 
 def evaluate(
@@ -50,8 +63,8 @@ def evaluate(
 
     Args:
         model: a module from float32 [batch, 3, h, w] in [0, 1] to logits, or a `Teacher`.
-        dataset: "digits", "cifar10", "cifar100", a folder with one folder per class, a flat folder of images without
-            labels, an .npz file, or a `Labelled`.
+        dataset: a name in `FACTS`, such as "cifar10" or "in1k", a folder with one folder per class, a flat folder of
+            images without labels, an .npz file, or a `Labelled`.
         teacher: for agreement and KL, and to be measured too.
         split: of a named data set.
         batch_size: images per forward pass.
@@ -59,7 +72,8 @@ def evaluate(
 
     Returns:
         teacher_top1, student_top1, teacher_top5, student_top5, agreement, kl (nats, τ = 1), ece (15 bins), dataset, n.
-        Fractions lie in [0, 1]; what has no meaning is None.
+        Fractions lie in [0, 1]; what has no meaning is None. Pictures that cannot be decoded are left out of all of
+        them and of n, with a warning.
 
     Raises:
         DatasetError: the data cannot be read or do not fit the model.
@@ -75,10 +89,12 @@ def evaluate(
                 f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the {who} wants {list(expected)}; "
                 f"load it with image_size={expected[0]}."
             )
-    logits = predict(model, data.images, batch_size)
-    check_classes(data, logits.shape[1])
-    answers = predict(teacher, data.images, batch_size) if teacher is not None else None
-    return {**evaluate_logits(logits, data.labels, answers), "dataset": data.name, "n": len(data.images)}
+    judged = [model] if teacher is None else [model, teacher]
+    logits = _predict_all(judged, data.images, batch_size)
+    data, rows = check_classes(data, logits[0].shape[1]), readable_rows(data)
+    labels = None if data.labels is None else data.labels[rows]
+    figures = evaluate_logits(logits[0][rows], labels, logits[1][rows] if len(logits) > 1 else None)
+    return {**figures, "dataset": data.name, "n": len(rows)}
 
 
 @contextlib.contextmanager

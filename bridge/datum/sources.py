@@ -18,6 +18,7 @@ import math
 import os
 import stat
 import struct
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -147,6 +148,9 @@ def _existing(given: str | os.PathLike[str]) -> Path:
 def _naming(label: str) -> Iterator[None]:
     """Whatever Pillow raises inside becomes a DatumError that names the picture."""
     try:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # the filters belong to all threads: two that set and reset them would leave them in disorder
+            return
         # Images between Pillow's warning and error limits are welcome: they are reduced as soon as decoded.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -217,14 +217,14 @@ def _listed(numbers: Numbers) -> str:
 
 
 def _measured(config: ExportConfig, path: Path, card: Card) -> dict[str, Any]:
-    from bridge.datasets import check_classes, load
+    from bridge.datasets import check_classes, load, readable_rows
     from bridge.metrics import evaluate_logits
     from bridge.teachers.runtime import Runtime
 
     if card.kind != "image" or card.input_size is None:
         raise ConfigError("--measure is for networks that take images.")
     data = load(str(config.dataset), image_size=card.input_size[0], data_dir=config.data_dir)
-    check_classes(data, card.classes, card.class_names)
+    data = check_classes(data, card.classes, card.class_names)
     runtime = Runtime(path)
     scores = np.concatenate(
         [
@@ -232,10 +232,12 @@ def _measured(config: ExportConfig, path: Path, card: Card) -> dict[str, Any]:
             for first in range(0, len(data.images), 256)
         ]
     )
+    rows = readable_rows(data)
+    scores, labels = scores[rows], None if data.labels is None else data.labels[rows]
     if card.outputs == "labels":
-        return {"top1": float((scores.reshape(-1) == data.labels).mean()), "dataset": data.name, "n": len(data.images)}
-    top1 = evaluate_logits(scores, data.labels)["student_top1"]
-    return {"top1": top1, "dataset": data.name, "n": len(data.images)}
+        return {"top1": float((scores.reshape(-1) == labels).mean()), "dataset": data.name, "n": len(rows)}
+    top1 = evaluate_logits(scores, labels)["student_top1"]
+    return {"top1": top1, "dataset": data.name, "n": len(rows)}
 
 
 def _compare(answer: Callable[[np.ndarray], np.ndarray], raw: Any, name: str) -> None:

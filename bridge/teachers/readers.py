@@ -14,6 +14,7 @@ import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.facts import DatasetFacts
+from bridge.networks import IMAGENET_CLASSES, scaled_resnet
 from bridge.teachers.card import Card
 from bridge.teachers.front_end import Mfcc
 from bridge.teachers.options import ExportConfig
@@ -119,15 +120,21 @@ def _built(wanted: Wanted, name: str) -> Any:
     from torch_aip import models
 
     arguments = arguments_of(wanted.config.arguments)
-    if wanted.normalisation is None:
+    options: dict[str, Any] = {} if wanted.facts is None else {"classes": wanted.facts.classes}
+    if wanted.class_names is not None:
+        options["classes"] = len(wanted.class_names)
+    imagenet = scaled_resnet(name) is not None  # whose normalisation and classes are ImageNet's unless told otherwise
+    if wanted.normalisation is not None:
+        options["mean"], options["std"] = wanted.normalisation
+    elif not imagenet:
         raise ConfigError(
             f"{name} normalises its images; with which mean and deviation were its weights trained? Give --mean "
             "and --std (ImageNet's are --mean .485 .456 .406 --std .229 .224 .225)."
         )
-    if wanted.class_names is None and "classes" not in arguments:
+    if imagenet:
+        options.setdefault("classes", IMAGENET_CLASSES)
+    elif "classes" not in (options | arguments):
         raise ConfigError(f"How many classes has {name}? Give --dataset, --class-names or --arguments classes=N.")
-    mean, std = wanted.normalisation
-    options: dict[str, Any] = {"classes": len(wanted.class_names or ()), "mean": mean, "std": std}
     if wanted.image_size is not None:
         options["image_size"] = wanted.image_size
     return models.build(name, **{**options, **arguments})

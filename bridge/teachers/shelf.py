@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from bridge.errors import MissingTeacherError, TeacherError
@@ -11,6 +12,7 @@ from bridge.teachers.sources import LIBRARIES, source_of
 
 FOLDER_VARIABLE = "AIP_TEACHERS"
 DEFAULT_FOLDER = "teachers"
+PUBLISHED_FOR = "in1k"  # what the weights torchvision publishes were trained on
 
 
 def shelf() -> Path:
@@ -23,19 +25,33 @@ def folder_for(dataset: str, architecture: str) -> Path:
 
     Args:
         dataset: A name, or a path, of which the last part counts without its suffix.
-        architecture: Such as ``wrn_40_4``.
+        architecture: Such as ``wrn_40_4``; of ``torchvision/resnet18`` the last part counts.
     """
     name = Path(dataset).expanduser().absolute().name.strip(".").partition(".")[0]
-    return shelf() / f"{name}_{architecture}"
+    return shelf() / f"{name}_{architecture.rpartition('/')[2]}"
 
 
-def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_train: bool = False) -> Path:
+def published_as(name: str | Path, dataset: str | None) -> str | None:
+    """Return as what torchvision may have published a teacher of a bare name, such as ``resnet18``.
+
+    The reference code's ``--dataset in1k --teacher resnet18`` means it; for any other data set no such name does.
+
+    Returns:
+        ``torchvision/resnet18``, of which only torchvision knows whether there is one; None: it does not mean that.
+    """
+    return f"torchvision/{name}" if dataset == PUBLISHED_FOR and re.fullmatch(r"\w+", str(name)) else None
+
+
+def find_folder(
+    folder_or_name: str | Path, dataset: str | None = None, *, can_train: bool = False, program: str = "keras_aip"
+) -> Path:
     """Find a teacher's folder by its path or name.
 
     Args:
         folder_or_name: A folder, or its name on the shelf.
         dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
         can_train: Whether `train-teacher` knows an architecture of that name.
+        program: The backend whose `train-teacher` is meant.
 
     Raises:
         MissingTeacherError: There is none; it says where was looked and how to come by one.
@@ -70,7 +86,7 @@ def find_folder(folder_or_name: str | Path, dataset: str | None = None, *, can_t
     if dataset is None or len(options) == 1:  # else it is written to where it is looked for first
         out = str(given if len(given.parts) > 1 else shelf() / given)
         options.append(f"--out {out}")
-    line = f"python -m keras_aip train-teacher {' '.join(options)}"
+    line = f"python -m {program} train-teacher {' '.join(options)}"
     raise MissingTeacherError(
         where,
         f"Train it with `{line}`, make it from a network you have with `python -m bridge export`, or put a folder with "

@@ -15,6 +15,7 @@ import yaml
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
+from bridge.networks import scaled_resnet
 from bridge.shell import quiet_start
 from bridge.teachers.card import CARD_NAME
 
@@ -97,7 +98,7 @@ def _source_of(model: str) -> Source:
         if before.endswith(".py") and not Path(before).is_file():
             raise ConfigError(f"There is no file {before}.")
         return Source("factory", model, _slug(Path(before).stem if before.endswith(".py") else before))
-    if re.fullmatch(r"\w+", model):
+    if re.fullmatch(r"\w+", model) or scaled_resnet(model):  # a width has a point in it
         return Source("architecture", model, model)
     known = ("a file ending in " + ", ".join(FILES), *(f"{library}NAME" for library in LIBRARIES), f"{HUB}…", "CODE:…")
     raise ConfigError(

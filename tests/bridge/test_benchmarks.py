@@ -42,7 +42,7 @@ def test_quick_benchmark_of_views_prints_its_table_and_writes_its_results(tmp_pa
     assert written["machine"]["cores"] == os.cpu_count() and written["machine"]["libraries"]["tensorflow"]
     assert socket.gethostname() not in text and str(Path.home()) not in text and str(ROOT) not in text
     for case in ("32 px + jitter", "224 px + jitter"):
-        for name in ("reference", "OpenCV", "TensorFlow XLA"):
+        for name in ("reference", "OpenCV", "TensorFlow XLA", "PyTorch"):
             for figures in written["results"][case][name].values():
                 assert 0 < figures["min"] <= figures["median"] <= figures["max"] < math.inf
         assert written["results"][case]["reference"]["times the reference"]["median"] == 1

@@ -34,10 +34,15 @@ def pets(tmp_path) -> Path:
 
 
 def test_facts_are_consistent():
-    assert set(FACTS) == {"digits", "cifar10", "cifar100"}
+    photographs = {"in1k", "in100", "places365", "flowers102", "flowers101", "pets37", "stl10"}
+    assert set(FACTS) == {"digits", "cifar10", "cifar100"} | photographs
+    assert FACTS["flowers101"] is FACTS["flowers102"]
     for name, facts in FACTS.items():
-        assert facts.name == name
-        assert facts.classes == len(facts.class_names) == len(set(facts.class_names))
+        assert facts.name == name or name == "flowers101"
+        if facts.class_names is None:
+            assert facts.names is None
+        else:
+            assert facts.classes == len(facts.class_names) == len(set(facts.class_names)) and facts.names
         assert facts.channels == len(facts.mean) == len(facts.std) == 3
         assert all(0 < value < 1 for value in facts.mean + facts.std)
     assert list(FACTS["cifar100"].class_names) == sorted(FACTS["cifar100"].class_names)

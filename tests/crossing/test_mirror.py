@@ -10,20 +10,9 @@ from tests.conftest import ROOT
 
 # Modules of keras_aip that torch_aip does not have.
 ONLY_KERAS = {
-    "views": "comes with the PyTorch trainer",
-    "distiller": "comes with the PyTorch trainer",
-    "datasets": "comes with the PyTorch trainer",
-    "optimizers": "comes with the PyTorch trainer",
-    "strategy": "`launch` comes with the PyTorch trainer",
-    "hosts": "`launch` comes with the PyTorch trainer",
-    "stream": "tf.data pipelines; PyTorch has loaders",
-    "feed": "tf.data pipelines; PyTorch has loaders",
-    "stored": "comes with the PyTorch trainer",
-    "run": "comes with the PyTorch trainer",
-    "distill": "comes with the PyTorch trainer",
-    "sweep": "comes with the PyTorch trainer",
+    "strategy": "`launch` is PyTorch's: torchrun says who is who",
+    "hosts": "as above",
     "reference": "the reference code's CIFAR checkpoints are TensorFlow's",
-    "train_teacher": "comes with the PyTorch trainer",
     "demo": "one demonstration is enough",
     "forms": "TFLite and SavedModel are TensorFlow's",
     "models.precision": "of PyTorch's own precisions autocast takes care, without another copy of the network",
@@ -31,6 +20,10 @@ ONLY_KERAS = {
 # And the other way round.
 ONLY_TORCH = {
     "models.library": "torchvision and timm are PyTorch's; keras.applications come by `bridge export`",
+    "models.imagenet_resnet": "networks of ImageNet's size are PyTorch's; they cross as ONNX",
+    "launch": "`strategy` and `hosts` of TensorFlow in one",
+    "ema": "Keras's optimizers have their own",
+    "memory": "TensorFlow has allocators of its own",
 }
 # Public functions and classes of shared modules that only one has.
 ONLY_ONE = {
@@ -47,6 +40,20 @@ ONLY_ONE = {
     "models.layers.batch_norm": "as above",
     "models.layers.finished": "as above",
     "models.layers.normalised": "for the libraries' networks",
+    "models.layers.store_channels_last": "Keras keeps them so anyway",
+    "datasets.from_tfds": "TensorFlow Datasets is TensorFlow's",
+    "feed.Step": "tf.data hands out dictionaries",
+    "feed.mapped": "tf.nest does it",
+    "stream.stream": "tf.data pipelines; PyTorch has loaders",
+    "stream.Ahead": "tf.data has iterators of its own",
+    "views.single_image_dataset": "PyTorch calls it a loader",
+    "views.view_dataset": "as above",
+    "views.single_image_loader": "as above",
+    "views.view_loader": "as above",
+    "views.ViewLoader": "as above",
+    "optimizers.schedule_of": "a Keras schedule belongs to its optimizer",
+    "optimizers.set_learning_rate": "as above",
+    "run.ShowProgress": "a callback of Keras; PyTorch's loop is ours",
     "models.from_onnx.Crossed": "of a SavedModel; PyTorch gets a module",
     "models.cnn.SmallCnn": "as above",
     "models.cnn.Block": "as above",
@@ -61,8 +68,15 @@ ONLY_ONE = {
 }
 # Where arguments differ.
 OTHERWISE = {
+    "stream.ahead": "of any iterable; tf.data goes two batches ahead",
+    "distiller.Distiller": "Keras models have names",
+    "feed.feed": "a process knows its share; a strategy shares out",
+    "optimizers.make_optimizer": "PyTorch's are made for given weights, and leave schedule and clipping to the step",
+    "run.SaveRun": "a callback of Keras knows the distiller",
+    "distill.make_distiller": "PyTorch names the device",
+    "teachers.save_teacher": "a module does not say for what size of images it was made",
     "export.to_onnx": "Keras models tell the shape of their input",
-    "models.build": "l2 and dtype belong to Keras layers; image_size defaults to what a library's network was made for",
+    "models.build": "l2 and dtype belong to Keras layers; size and normalisation default to what a library wants",
     "models.from_onnx.from_onnx": "a SavedModel does not name its own sides, the card does",
     "models.layers.Normalise": "Keras layers take a name and a dtype",
     "models.layers.PaddedShortcut": "as above",
@@ -117,10 +131,10 @@ def test_no_exception_outlives_its_reason():
     assert set(OTHERWISE) <= words[0] & words[1]
 
 
-def test_what_the_packages_offer_is_the_same_but_for_the_trainer():
+def test_what_the_packages_offer_is_the_same():
     import keras_aip
     import torch_aip
 
-    assert set(torch_aip.__all__) <= set(keras_aip.__all__)
-    assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"Distiller", "single_image_dataset", "strategy"}
+    assert set(torch_aip.__all__) - set(keras_aip.__all__) == {"single_image_loader"}
+    assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"single_image_dataset", "strategy"}
     assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"}

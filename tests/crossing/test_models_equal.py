@@ -8,6 +8,9 @@ import torch
 
 import keras_aip
 import torch_aip
+from bridge.config import TrainTeacherConfig
+from bridge.datasets import load
+from bridge.teachers import training
 from keras_aip import models as keras_models
 from torch_aip import models as torch_models
 
@@ -129,6 +132,28 @@ def test_both_refuse_the_same_with_the_same_words() -> None:
                 models.build(architecture, **{"classes": 3, **arguments})
             said.append(str(caught.value))
         assert said[0] == said[1]
+
+
+def test_keras_says_that_the_imagenet_resnets_are_pytorchs(tmp_path) -> None:
+    with pytest.raises(keras_aip.AipError, match=r"Unknown network 'resnet50x2'.*PyTorch's only.*convert --model"):
+        keras_models.build("resnet50x2", classes=10)
+    torch_aip.save_teacher(torch_models.build("resnet18x0.25", classes=3, image_size=32), tmp_path / "student")
+    with pytest.raises(keras_aip.AipError, match=r"resnet18x0\.25.*PyTorch's only.*--to onnx"):
+        keras_aip.load_teacher(tmp_path / "student")
+
+
+def test_training_begins_with_anothers_weights_alike(tmp_path) -> None:
+    _, twin = both("small_cnn", width=3, image_size=16, classes=2)
+    torch_aip.save_teacher(twin, tmp_path / "start")
+    before, config = torch_models.state_dict(twin), TrainTeacherConfig(init=str(tmp_path / "start"))
+    digits = load("digits", "validation", 16)
+    for models, load_model in ((torch_models, torch_aip.load_model), (keras_models, keras_aip.load_model)):
+        start = training.start_of(config, models, load_model)
+        assert (start.architecture, start.image_size, start.classes) == ("small_cnn", 16, 2)
+        after = models.state_dict(training.network(config, start, digits, digits, models))
+        assert after.keys() == before.keys() and len(after["fc.weight"]) == len(after["fc.bias"]) == 10
+        for key in before.keys() - {"fc.weight", "fc.bias"}:
+            np.testing.assert_array_equal(after[key], before[key])
 
 
 def test_a_trained_resnet20_answers_as_in_keras(data_folder) -> None:

@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 
 from bridge.datum.mixing import Mixing
+from bridge.datum.steps import shard_rows
 from bridge.datum.views import ViewSet
 from bridge.errors import ConfigError
 from keras_aip.datasets import load, training_batches
 from keras_aip.feed import _share, feed
-from keras_aip.stream import shard_rows, stream
+from keras_aip.stream import stream
 from keras_aip.views import view_dataset
 
 BATCH = 32

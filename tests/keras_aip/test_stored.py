@@ -11,10 +11,11 @@ import keras_aip
 from bridge.answers import AnswerStore
 from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.errors import ConfigError, RunError
+from bridge.replay import replay
 from keras_aip import Distiller, Teacher
 from keras_aip.feed import Stored, _share, feed
 from keras_aip.mixing import mix
-from keras_aip.stored import answered, replay
+from keras_aip.stored import answered
 from tests.keras_aip.helpers import plain, same
 
 STEPS, BATCH = 3, 8

@@ -6,7 +6,9 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -69,6 +71,12 @@ def test_unknown_names_and_arguments_name_the_nearest() -> None:
     for name, arguments, said in (
         ("resnt20", {}, "'resnet20'"),
         ("resnet20", {"width": 3}, "resnet20 takes classes"),
+        ("resnet20x2", {}, "'resnet20'"),
+        ("resnet50x2", {"width": 2}, "resnet50x2 takes classes"),
+        ("resnet18x0.3", {}, "whole numbers"),
+        ("resnet18x0", {}, "whole numbers"),
+        ("resnet18", {"width": True}, "whole numbers"),
+        ("resnet18", {"image_size": 31}, "at least 32 pixels"),
         ("torchvision/resnet19", {}, "'resnet18'"),
         ("timm/resnet19", {}, "timm has no network"),
         ("timm/resnet18.a9_in1k", {}, "a1_in1k"),
@@ -76,6 +84,47 @@ def test_unknown_names_and_arguments_name_the_nearest() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             models.build(name, classes=3, **arguments)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_imagenet_resnets_are_those_of_torchvision(name: str) -> None:
+    from torch_aip import compat
+
+    twin = compat.torchvision().models.get_model(name, weights=None, num_classes=7)
+    model = models.build(name, classes=7).eval()
+    for key, value in twin.state_dict().items():  # as drawn: torchvision's first weights have this spread too
+        ours = model.state_dict()[key]
+        assert ours.shape == value.shape
+        if value.numel() > 5000:
+            assert abs(float(ours.std() / value.std()) - 1) < 0.1, key
+    models.load_state_dict(model, randomised(twin).state_dict())
+    assert list(model.state_dict()) == list(twin.state_dict())
+    with torch.no_grad():
+        expected, answer = twin(by_hand(pixels(2, 32))), model(pixels(2, 32))
+    torch.testing.assert_close(answer, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert models.input_size_of(model) == (224, 224)
+    assert models.architecture_of(model)["arguments"]["mean"] == list(IMAGENET["mean"])
+
+
+@pytest.mark.parametrize(
+    "name, arguments, channels, called",
+    [
+        ("resnet18x0.25", {}, 16, "resnet18x0.25"),
+        ("resnet34", {"width": 0.5}, 32, "resnet34x0.5"),
+        ("resnet18", {"width": 1}, 64, "resnet18"),
+        ("resnet50x0.375", {}, 24, "resnet50x0.375"),
+    ],
+)
+def test_imagenet_resnets_come_in_any_width(name: str, arguments, channels: int, called: str) -> None:
+    model = models.build(name, classes=3, image_size=32, **arguments).eval()
+    described = models.architecture_of(model)
+    assert described["architecture"] == called and models.is_known(called)
+    first, last = model.state_dict()["conv1.weight"], model.state_dict()["fc.weight"]
+    expansion = 4 if "50" in name else 1
+    assert (len(first), last.shape[1]) == (channels, 8 * channels * expansion)
+    again = models.build(described["architecture"], **described["arguments"])
+    models.load_state_dict(again, model.state_dict())
+    assert torch.equal(again.eval()(pixels(2, 32)), model(pixels(2, 32)))
 
 
 def test_nothing_is_imported_until_a_library_is_asked_for() -> None:
@@ -131,17 +180,45 @@ def test_published_weights_that_cannot_be_had_say_what_was_tried(tmp_path, monke
         load_teacher("torchvision/resnet19")
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "student.", "_orig_mod.", "model.", "module._orig_mod.model."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "student.", "_orig_mod.", "model.", "module._orig_mod.model.", "module.student."]
+)
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "student"])
 def test_weights_are_found_in_what_training_programs_write(prefix: str, wrapper: str | None, tmp_path) -> None:
     source, target = a_network(seed=1), a_network(seed=2)
     content = {prefix + key: value for key, value in source.state_dict().items()}
-    if prefix == "student.":
-        content["teacher.fc.weight"] = torch.zeros(7)
+    if "student." in prefix:
+        content[prefix.replace("student.", "teacher.") + "fc.weight"] = torch.zeros(7)
     content = content if wrapper is None else {wrapper: content, "epoch": 3, "optimizer": {"state": [1, 2]}}
     torch.save(content, tmp_path / "weights.pt")
     models.load_weights(target, tmp_path / "weights.pt")
     torch.testing.assert_close(target(pixels()), source(pixels()))
+
+
+def test_a_published_checkpoint_of_the_reference_becomes_a_folder_that_evaluates(tmp_path) -> None:
+    """As its ImageNet trainer writes them: under DataParallel, with optimizer, epoch and teacher beside."""
+    from bridge.datasets import Labelled
+    from bridge.teachers.export import export
+    from bridge.teachers.options import ExportConfig
+    from torch_aip import evaluate, load_teacher
+
+    student = randomised(models.build("resnet18x0.25", classes=1000, image_size=64))
+    optimizer = torch.optim.SGD(student.parameters(), 0.1)
+    content = {
+        "epoch": 200, "arch": "resnet18x0.25", "best_acc1": torch.tensor(69.0), "optimizer": optimizer.state_dict(),
+        "state_dict": {f"module.{name}": tensor for name, tensor in student.state_dict().items()},
+        "teacher": {f"module.{name}": tensor for name, tensor in a_network().state_dict().items()},
+    }  # fmt: skip
+    torch.save(content, tmp_path / "student.pth")
+    line: dict[str, Any] = {"model": "resnet18x0.25", "weights": str(tmp_path / "student.pth"), "image_size": 64}
+    card = export(ExportConfig(**line, out=str(tmp_path / "folder")))
+    assert (card.architecture, card.classes, card.layout) == ("resnet18x0.25", 1000, "NCHW")
+    teacher = load_teacher(tmp_path / "folder")
+    expected = student(pixels(2, 64)).detach()
+    torch.testing.assert_close(teacher(pixels(2, 64)), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    images = (np.random.default_rng(0).random((4, 64, 64, 3)) * 255).astype(np.uint8)
+    labels = teacher(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).argmax(1).numpy()
+    assert evaluate(teacher, Labelled(images, labels, None, "four"))["student_top1"] == 1
 
 
 def test_prefixes_that_belong_to_the_model_stay(tmp_path) -> None:
@@ -213,6 +290,6 @@ def test_compiled_and_wrapped_models_are_seen_through() -> None:
 
 def test_networks_of_every_name_answer() -> None:
     for name in models.names():
-        if name not in ("resnet110", "wrn_40_4", "vgg16", "vgg19"):
+        if name not in ("resnet110", "wrn_40_4", "vgg16", "vgg19", "resnet34", "resnet50", "resnet101"):
             model = randomised(models.build(name, classes=3))
             assert model(pixels(1, 32)).shape == (1, 3), name

@@ -164,10 +164,68 @@ def test_a_network_comes_back_from_its_folder(tmp_path) -> None:
     assert load_teacher(tmp_path / "teacher", dtype="bfloat16").dtype == "bfloat16"
 
 
-def test_other_modules_are_not_kept_as_weights_nobody_could_load(tmp_path) -> None:
-    with pytest.raises(TeacherError, match=r"Foreign.*bridge export"):
-        save_teacher(Foreign(), tmp_path / "teacher")
+def test_a_module_of_ones_own_is_kept_as_onnx_beside_its_weights(tmp_path) -> None:
+    model, folder = randomised(Foreign()).train(), tmp_path / "teacher"
+    card = save_teacher(model, folder, class_names=["a", "b", "c"], source="a test", input_size=(8, 8))
+    assert model.training and (card.architecture, card.classes, card.input_size) == (None, 3, (8, 8))
+    assert Card.load(folder) == card and set(card.forms) == {"safetensors", "onnx"} and card.layout == "NCHW"
+    model.eval()
+    teacher = load_teacher(folder)
+    torch.testing.assert_close(teacher(pixels()), model(pixels()), rtol=1e-5, atol=1e-5)
+    assert teacher.class_names == ("a", "b", "c")
+    again = Foreign().eval()
+    models.load_weights(again, folder / "weights.safetensors")
+    assert torch.equal(again(pixels()), model(pixels()))
+    with pytest.raises(TeacherError, match="frozen teacher"):
+        load_model(folder)
+
+
+def test_a_module_onnx_cannot_say_keeps_its_weights(tmp_path) -> None:
+    class Strange(Foreign):
+        def forward(self, x):
+            return torch.linalg.matrix_exp(super().forward(x)[:, :, None] * torch.eye(3))[:, 0]
+
+    model = Strange()
+    with pytest.warns(UserWarning, match=r"matrix_exp.*weights alone.*load_weights"):
+        card = save_teacher(model, tmp_path / "teacher", input_size=(8, 8))
+    assert list(card.forms) == ["safetensors"] and Card.load(tmp_path / "teacher") == card
+    again = Strange()
+    models.load_weights(again, tmp_path / "teacher" / "weights.safetensors")
+    assert torch.equal(again.fc.weight, model.fc.weight)
+    with pytest.raises(TeacherError, match="no form this backend loads"):
+        load_teacher(tmp_path / "teacher")
+
+
+def test_a_module_of_ones_own_must_run_on_images_of_a_known_size(tmp_path) -> None:
+    for module, size, said in (
+        (Foreign(), None, r"Foreign does not say.*input_size="),
+        (Foreign(), (2, 2), r"does not run on images of shape \[3, 2, 2\]"),
+        (nn.Conv2d(3, 4, 3), (8, 8), r"answers with \[1, 4, 6, 6\]"),
+    ):
+        with pytest.raises(TeacherError, match=said):
+            save_teacher(module, tmp_path / "teacher", input_size=size)
     assert not (tmp_path / "teacher").exists()
+
+
+def test_convolutions_are_stored_channels_last_and_answer_the_same() -> None:
+    model = models.build("resnet18x0.25", classes=5, image_size=32).eval()
+    expected = model(pixels(4, 32)).detach()
+    weights = models.state_dict(model)
+    teacher = Teacher(model)
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(teacher(pixels(4, 32)), expected, rtol=1e-5, atol=1e-5)
+    assert all((weights[name] == array).all() for name, array in models.state_dict(model).items())
+
+    class Video(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv3d(3, 2, 1)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3, 4))
+
+    clips = torch.rand(2, 3, 4, 8, 8)
+    torch.testing.assert_close(Teacher(Video())(clips).shape, torch.Size([2, 2]))
 
 
 def test_a_name_is_looked_up_among_the_teachers_and_never_invented(tmp_path, monkeypatch) -> None:
@@ -178,6 +236,42 @@ def test_a_name_is_looked_up_among_the_teachers_and_never_invented(tmp_path, mon
         load_teacher("resnet20")
     save_teacher(a_network(classes=2), tmp_path / "shelf" / "torchvision" / "resnet18")
     assert load_teacher("torchvision/resnet18").classes == 2
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A cache with torchvision's "published" ResNet-18, whose weights are random here."""
+    from torch_aip.models import library
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("AIP_TEACHERS", str(tmp_path / "shelf"))
+    twin = models.build("resnet18", classes=1000).eval()
+    place = tmp_path / "torch" / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    weights = library._torchvision_facts("resnet18")[0]
+    monkeypatch.setattr(type(weights), "url", "http://127.0.0.1:9/resnet18.pth")
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    torch.save(twin.state_dict(), place / "resnet18.pth")
+    return twin, place / "resnet18.pth"
+
+
+def test_a_bare_name_means_published_weights_for_imagenet_alone(published, tmp_path) -> None:
+    twin, file = published
+    teacher = load_teacher("resnet18", dataset="in1k")
+    torch.testing.assert_close(teacher(pixels(1, 224)), twin(pixels(1, 224)), rtol=1e-4, atol=1e-4)
+    assert teacher.classes == 1000 and load_model("resnet18", dataset="in1k")[1].class_names[0] == "tench"
+    for dataset in ("cifar10", "in100", None, str(tmp_path / "in1k")):
+        with pytest.raises(MissingTeacherError, match=r"torch_aip train-teacher .*--architecture resnet18"):
+            load_teacher("resnet18", dataset=dataset)
+    for name in ("resnet20", "nonsense"):  # of which torchvision has none
+        with pytest.raises(MissingTeacherError, match=f"There is no teacher '{name}'"):
+            load_teacher(name, dataset="in1k")
+    file.unlink()
+    with pytest.raises(TeacherError, match=r"no teacher 'resnet18'.*torchvision/resnet18.*cannot be fetched"):
+        load_teacher("resnet18", dataset="in1k")
+    save_teacher(a_network(classes=2), tmp_path / "shelf" / "in1k_resnet18")
+    assert load_teacher("resnet18", dataset="in1k").classes == 2
 
 
 def test_a_folder_of_onnx_alone_answers_as_the_module_did(tmp_path) -> None:
@@ -206,7 +300,7 @@ def test_the_form_is_the_native_one_unless_another_is_asked_for(tmp_path) -> Non
     torch.testing.assert_close(
         crossed(pixels()), load_teacher(folder, form="safetensors")(pixels()), rtol=1e-5, atol=1e-5
     )
-    dataclasses.replace(card, architecture="resnet50").save(folder)  # one that only the other form can answer for
+    dataclasses.replace(card, architecture="resnext50").save(folder)  # one that only the other form can answer for
     torch.testing.assert_close(load_teacher(folder)(pixels()), crossed(pixels()))
     for form, said in (("keras", "no form 'keras'"), ("onx", "'onnx'")):
         with pytest.raises(TeacherError, match=said):
@@ -229,7 +323,7 @@ def test_a_card_that_does_not_fit_its_files_is_refused(tmp_path) -> None:
             {"classes": 4, "arguments": {**card.arguments, "classes": 4}},
             r"fc\.weight \(given \(3, 4\), expected \(4, 4\)\)",
         ),
-        ({"architecture": "resnet50"}, "resnet50"),
+        ({"architecture": "resnext50"}, "resnext50"),
         ({"arguments": {"classes": 3, "depth": 4}}, "depth"),
         ({"architecture": None}, "no form"),
     ):

@@ -1,7 +1,8 @@
-"""Networks by name: a small CNN, wide ResNets, CIFAR ResNets and VGGs; and whatever torchvision and timm have.
+"""Networks by name: a small CNN, wide ResNets, CIFAR ResNets and VGGs; ImageNet ResNets; torchvision's and timm's.
 
 All take RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1], normalise inside and give float32 logits. The
-state dicts of our own are those of their Keras twins, so weights cross by name.
+state dicts of our own are those of their Keras twins, so weights cross by name; the ImageNet ResNets, which have none,
+have torchvision's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from bridge.networks import check_arguments, own_arguments, unknown_network, wide
+from bridge.networks import check_arguments, own_arguments, scaled_resnet, unknown_network, wide
 from torch_aip.models import library
 from torch_aip.models.cnn import small_cnn
+from torch_aip.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101
 from torch_aip.models.layers import ARCHITECTURE, SIZE, Normalise, normalised
 from torch_aip.models.library import is_library
 from torch_aip.models.resnet import resnet20, resnet32, resnet44, resnet56, resnet110
@@ -34,10 +36,14 @@ __all__ = [
     "names",
     "normalised",
     "plain",
+    "resnet18",
     "resnet20",
     "resnet32",
+    "resnet34",
     "resnet44",
+    "resnet50",
     "resnet56",
+    "resnet101",
     "resnet110",
     "small_cnn",
     "state_dict",
@@ -58,17 +64,19 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
         wrn_40_4,
         *(resnet20, resnet32, resnet44, resnet56, resnet110),
         *(vgg11, vgg13, vgg16, vgg19),
+        *(resnet18, resnet34, resnet50, resnet101),
     )
 }
 
 
 def is_known(architecture: str) -> bool:
     """Whether :func:`build` knows an architecture of that name; of torchvision and timm, whether it would ask them."""
-    return architecture in _BUILDERS or wide(architecture) is not None or is_library(architecture)
+    ours = architecture in _BUILDERS or wide(architecture) is not None or scaled_resnet(architecture) is not None
+    return ours or is_library(architecture)
 
 
 def names() -> list[str]:
-    """Return the names :func:`build` knows, besides ``wrn_<depth>_<width>`` and those of torchvision and timm."""
+    """Return the names :func:`build` knows, besides ``wrn_<depth>_<width>``, ``resnet50x2`` and the libraries'."""
     return list(_BUILDERS)
 
 
@@ -77,20 +85,23 @@ def build(
     *,
     classes: int,
     image_size: int | None = None,
-    mean: Sequence[float] = (0.5, 0.5, 0.5),
-    std: Sequence[float] = (0.25, 0.25, 0.25),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     **arguments: Any,
 ) -> nn.Module:
     """Build a randomly initialised network by its name.
 
     Args:
-        architecture: ``small_cnn``, ``wrn_16_4`` (any depth and width), ``resnet20``, ``vgg16``, …, or
+        architecture: ``small_cnn``, ``wrn_16_4`` (any depth and width), ``resnet20``, ``vgg16``, …; for ImageNet
+            ``resnet50``, ``resnet50x2``, ``resnet18x0.25`` (of depth 18, 34, 50, 101 and any width), …; or
             ``torchvision/resnet50``, ``timm/convnext_tiny``, …: classifiers of these libraries, where installed.
         classes: Number of logits.
-        image_size: Height and width of the images in pixels; None: 32, or what the library made the network for.
-        mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
-        std: Standard deviation per channel of RGB in [0, 1], divided by inside the model.
-        **arguments: Further arguments of the architecture: ``width`` of ``small_cnn``, ``reference`` of wide ResNets.
+        image_size: Height and width of the images in pixels; None: 32, of networks for ImageNet 224, or what the
+            library made the network for.
+        mean: Mean per channel of RGB in [0, 1], subtracted inside the model; None: 0.5, of ``resnet50`` ImageNet's.
+        std: Standard deviation per channel of RGB in [0, 1], divided by inside the model; None: 0.25, or ImageNet's.
+        **arguments: Further arguments of the architecture: ``width`` of ``small_cnn`` and ``resnet50``, ``reference``
+            of wide ResNets.
 
     Raises:
         ConfigError: The name is unknown (the nearest are given), or a value cannot work.
@@ -102,8 +113,9 @@ def build(
     builder = _builder(architecture)
     common = ("classes", "image_size", "mean", "std")
     check_arguments(architecture, arguments, common, own_arguments(architecture))
-    size = {} if image_size is None else {"image_size": image_size}
-    return builder(classes=classes, mean=mean, std=std, **size, **arguments)
+    options = {"image_size": image_size, "mean": mean, "std": std}
+    given = {name: value for name, value in options.items() if value is not None}
+    return builder(classes=classes, **given, **arguments)
 
 
 def architecture_of(model: Any) -> dict[str, Any] | None:
@@ -129,6 +141,9 @@ def _builder(architecture: str) -> Callable[..., nn.Module]:
         return _BUILDERS[architecture]
     if asked := wide(architecture):
         return lambda **options: wrn(*asked, **options)
+    if scaled := scaled_resnet(architecture):
+        depth, width = scaled
+        return lambda **options: imagenet_resnet(depth, width=width, **options)
     if is_library(architecture):
         return lambda **options: library.build(architecture, **options)
-    raise unknown_network(architecture, _BUILDERS, ", torchvision/<name> and timm/<name>")
+    raise unknown_network(architecture, _BUILDERS, ", resnet50x<width>, torchvision/<name> and timm/<name>")

@@ -56,6 +56,13 @@ class Normalise(nn.Module):
         return self
 
 
+def store_channels_last(model: nn.Module) -> None:
+    """Lay out the kernels of images with the channels last in memory, which is faster and changes no answer."""
+    tensors = [*model.parameters(), *model.buffers()]
+    if not any(tensor.ndim == 5 for tensor in tensors):  # of video, which PyTorch will not convert so
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class PaddedShortcut(nn.Module):
     """The parameter-free shortcut of CIFAR ResNets: take every stride-th pixel, fill new channels with zeros.
 

@@ -90,10 +90,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     arrays = _tensors_of(_read(path), path)
     expected = set(plain(model).state_dict())
-    if any(name.startswith("student.") for name in arrays) and not any(n.startswith("student.") for n in expected):
-        arrays = {name: array for name, array in arrays.items() if not name.startswith("teacher.")}
+    stripped = {name: _stripped(name, expected) for name in arrays}
+    if any("student." in name.removesuffix(short) for name, short in stripped.items()):
+        stripped = {name: short for name, short in stripped.items() if not short.startswith("teacher.")}
     try:
-        load_state_dict(model, {_stripped(name, expected): array for name, array in arrays.items()})
+        load_state_dict(model, {short: arrays[name] for name, short in stripped.items()})
     except TeacherError as error:
         raise TeacherError(f"{path}: {error}") from error
 

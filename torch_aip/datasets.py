@@ -1,0 +1,93 @@
+"""Labelled images as tensors: for training a teacher, and for measuring."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bridge import datasets
+from bridge.batches import cut_out, padded_crops, picture_crops, slices
+from bridge.datasets import FACTS, Labelled
+from bridge.errors import DatasetError
+from bridge.pictures import Pictures
+from torch_aip.stream import Ahead, ahead
+
+__all__ = ["FACTS", "Labelled", "batches", "load", "training_batches"]
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    split: str = "test",
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    lazy: bool | None = None,
+) -> Labelled:
+    """Load an evaluation set, as `bridge.datasets.load` does.
+
+    Raises:
+        DatasetError: the set is unknown, missing, damaged or not of the kind described there.
+    """
+    return datasets.load(name_or_path, split, image_size, class_names, data_dir, lazy)
+
+
+def batches(images: np.ndarray | Pictures, batch_size: int) -> Iterator[Tensor]:
+    """uint8 [n, h, w, 3] → float32 [≤ batch_size, 3, h, w] in [0, 1], in order; what takes long shows a bar."""
+    for rows in slices(len(images), batch_size):
+        yield _floats(images[rows])
+
+
+def training_batches(
+    labelled: Labelled, batch_size: int, *, pad: int = 4, flip: bool = True, cutout: int = 16, seed: int = 0
+) -> Ahead[tuple[Tensor, Tensor]]:
+    """An endless, reproducible stream of augmented training batches, two of them ready ahead.
+
+    Images in memory get what the paper's teachers saw: flips, pad-4 crops and a 16 × 16 cutout (reference code), the
+    same as `keras_aip.datasets.training_batches` draws. From `Pictures`, decoded by several threads, come flips and
+    crops of the picture in full size as torchvision's RandomResizedCrop draws them; pad and cutout do not apply there.
+    Every sample's augmentation follows from its number, as for views; remainders are carried over epoch borders. In
+    place of a picture that cannot be decoded comes the next one in the set that can, with a warning.
+
+    Args:
+        labelled: with labels.
+        batch_size: images per step.
+        pad: pixels of border before the random crop.
+        flip: mirror half of the images.
+        cutout: side of the blackened square in pixels, even; 0 for none.
+        seed: of order and augmentation.
+
+    Returns:
+        Iterator of (float32 [batch, 3, h, w] in [0, 1], channels last in memory; int64 [batch]), pinned where there is
+        CUDA. It raises a DatasetError if no picture can be decoded.
+    """
+    images, labels, rows = labelled.images, labelled.labels, np.arange(batch_size)
+    if labels is None:
+        raise DatasetError(f"{labelled.name} has no labels: expected one folder per class to train on.")
+
+    def draw(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(images, Pictures):
+            return picture_crops(images, numbers, flip=flip, seed=seed)
+        crops, picked, centre = padded_crops(images, numbers, pad=pad, flip=flip, seed=seed)
+        cut_out(crops, cutout, centre)
+        return crops, picked
+
+    def stream() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in itertools.count():
+            crops, picked = draw(step * batch_size + rows)
+            yield _pinned(_floats(crops)), _pinned(torch.from_numpy(labels[picked].astype(np.int64)))
+
+    return ahead(stream())
+
+
+def _floats(pixels: np.ndarray) -> Tensor:
+    # Transposed only in name: the channels stay last in memory, which convolutions like.
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor

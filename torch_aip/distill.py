@@ -1,0 +1,131 @@
+"""The `distill` command: from options to a run folder with a trained student, its measurements and a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from bridge.config import DistillConfig, mixing_of
+from bridge.distilling import Backend, Prepared, ShowAnswers, check_inputs, fingerprint, finish, prepare, start_run
+from bridge.errors import ConfigError
+from bridge.files import plain
+from bridge.runs import RunFolder
+from torch_aip import models
+from torch_aip.datasets import FACTS, load
+from torch_aip.distiller import Distiller
+from torch_aip.evaluate import evaluate, predict, recalibrated
+from torch_aip.launch import World, in_agreement, launched
+from torch_aip.optimizers import make_optimizer, schedule_of
+from torch_aip.run import SaveRun, environment, restore_arrays, set_up
+from torch_aip.teachers import Teacher, load_teacher, save_teacher
+from torch_aip.views import view_loader
+
+
+def distill(config: DistillConfig) -> dict[str, Any]:
+    """Run or resume a distillation, alone or as one of the processes `torchrun` has started.
+
+    Args:
+        config: resolved options.
+
+    Returns:
+        What `result.json` holds; nothing in processes that only follow.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    check_inputs(config)
+    if config.strategy not in ("auto", "one_device"):
+        raise ConfigError(
+            f"--strategy {config.strategy} is keras_aip's. PyTorch trains in as many processes as torchrun starts: "
+            "torchrun --nproc-per-node N -m torch_aip distill …"
+        )
+    set_up(config.threads, config.seed, config.deterministic)
+    with launched() as world:
+        return _distill(config, world)
+
+
+def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
+    with in_agreement():
+        prepared = prepare(config, _teacher(config), load, world.is_first)
+        distiller = make_distiller(config, prepared, world.device)
+    steps = prepared.steps
+    with in_agreement() as said:
+        student = models.architecture_of(distiller.student)
+        marks = fingerprint(config, prepared, student, distiller.mixing, world.size)
+        run = start_run(config, marks, environment(config.threads), world.is_first)
+        state = run.load_state() if config.resume else None
+        first_step = 0 if state is None else state.step
+        said += [sorted(plain(marks).items()), first_step, run.result is None]
+    with run:
+        if run.result is not None:
+            if world.is_first:
+                print(f"This run is finished already; its result is in {run.path / 'result.json'}.")
+            return run.result
+        if state is not None:
+            restore_arrays(distiller, state.arrays)
+            if distiller.average is not None:
+                distiller.average.steps = int(state.meta.get("averaged_steps", 0))
+            if world.is_first:
+                print(f"Resuming at step {first_step} of {config.epochs * steps}.")
+        render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
+        data = view_loader(
+            prepared.view_set, config.batch_size, start_step=first_step, render=render, workers=config.workers
+        )
+        saving, asking = SaveRun(run, distiller, steps), ShowAnswers(steps, config.batch_size)
+        try:
+            distiller.fit(
+                data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps,
+                store_teacher=config.store_teacher, on_answer=asking, callbacks=[saving],
+            )  # fmt: skip
+        finally:
+            asking.close()
+            saving.close()
+        if not isinstance(run, RunFolder):
+            return {}
+        return finish(run, config, _backend(world.device), distiller.averaged, prepared, distiller.mixing)
+
+
+def _backend(device: torch.device) -> Backend:
+    def load_exact(name: str, **options: Any) -> Teacher:
+        return load_teacher(name, **options).to(device)
+
+    return Backend(
+        evaluate, predict, recalibrated, save_teacher, load_exact,
+        lambda views: torch.from_numpy(views).permute(0, 3, 1, 2).to(device),
+        lambda answers: answers.cpu().numpy(),
+    )  # fmt: skip
+
+
+def _teacher(config: DistillConfig) -> Teacher:
+    return load_teacher(str(config.teacher), dtype=config.teacher_dtype, dataset=config.dataset)
+
+
+def make_distiller(config: DistillConfig, prepared: Prepared, device: torch.device) -> Distiller:
+    """The distiller the options ask for, on a device and compiled."""
+    student = make_student(config, prepared.teacher.classes or 0, prepared.size).to(device)
+    distiller = Distiller(
+        student, prepared.teacher, config.temperature, config.loss, mixing_of(config, prepared.view_set.recipe),
+        tau_squared=config.tau_squared, seed=config.seed,
+    )  # fmt: skip
+    distiller.compile(
+        make_optimizer(
+            student.parameters(), config.optimizer, config.learning_rate, weight_decay=config.weight_decay
+        ),
+        schedule=schedule_of(config.schedule, config.epochs * prepared.steps, config.warmup),
+        dtype="float32" if config.student_dtype == "float32" else "bfloat16",
+        jit_compile=config.jit_compile, accumulate=config.accumulate, clip_norm=config.clip_norm, ema=config.ema,
+        l2=config.l2,
+    )  # fmt: skip
+    return distiller
+
+
+def make_student(config: DistillConfig, classes: int, size: int) -> nn.Module:
+    """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
+    facts = FACTS.get(config.dataset)
+    arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
+    if config.student_width is not None:
+        arguments["width"] = config.student_width
+    torch.manual_seed(config.seed % 2**63)  # loading the teacher has drawn from the same generator
+    return models.build(config.student, classes=classes, image_size=size, **arguments)
