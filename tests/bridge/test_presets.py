@@ -41,6 +41,23 @@ def test_the_papers_presets_hold_the_papers_values(dataset, published):
     assert PRESETS[name].published == {"student_top1": published}
 
 
+LARGE = {"in1k": 0.662, "in100": 0.844, "places365": 0.503, "flowers102": 0.815, "pets37": 0.768, "stl10": 0.939}
+
+
+@pytest.mark.parametrize("dataset", LARGE)
+def test_the_papers_presets_of_larger_images_hold_the_papers_values(dataset):
+    name = f"paper-{dataset}"
+    config = updated(DistillConfig(), preset_options(name, "distill"), name)
+    student = "resnet50" if dataset == "in1k" else "resnet18"
+    assert (config.dataset, config.teacher, config.student) == (dataset, "resnet18", student)
+    assert (config.optimizer, config.learning_rate, config.weight_decay) == ("adamw", 1e-2, 5e-4)
+    assert (config.batch_size, config.epochs, config.views, config.schedule) == (512, 200, 1_281_167, "constant")
+    assert (config.temperature, config.tau_squared, config.loss) == (8, False, "kl")
+    assert (config.mixing, config.mixing_alpha, config.mixing_per) == ("cutmix", 1.0, "batch")
+    assert (config.recipe, config.image_size) == ("imagenet", 224)
+    assert PRESETS[name].published == {"student_top1": LARGE[dataset]}
+
+
 def test_help_shows_the_published_results(capsys):
     assert main([]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
