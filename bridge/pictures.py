@@ -140,7 +140,7 @@ class Pictures:
         """Have a thread do something."""
         with self._turn:
             if self._pool is None or not self._has_threads():
-                self._pool = os.getpid(), ThreadPoolExecutor(_threads(), "pictures")
+                self._pool = os.getpid(), ThreadPoolExecutor(min(cores(), 32), "pictures")
             return self._pool[1].submit(task, *arguments)
 
     def _has_threads(self) -> bool:
@@ -181,6 +181,6 @@ class Pictures:
         out[...] = 0 if image is None else image
 
 
-def _threads() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, 32)
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ def identity_of(teacher: Any, view_set: ViewSet, mixing: Mixing, seed: int) -> d
 
 def replay(store: AnswerStore, seed: int) -> Shown:
     """Which of the stored batches is shown at which steps: every epoch all of them, in another order."""
+    return partial(_shown, seed, store.steps)  # which processes that draw views can be sent
 
-    def shown(steps: np.ndarray) -> np.ndarray:
-        epochs, places = np.divmod(steps, store.steps)
-        return np.array([order(seed, int(e), store.steps)[p] for e, p in zip(epochs, places)], dtype=np.int64)
 
-    return shown
+def _shown(seed: int, stored: int, steps: np.ndarray) -> np.ndarray:
+    epochs, places = np.divmod(steps, stored)
+    return np.array([order(seed, int(e), stored)[p] for e, p in zip(epochs, places)], dtype=np.int64)

@@ -136,3 +136,28 @@ def test_a_users_onnx_file_says_the_same_in_both(tmp_path):
     assert done.returncode == 0, done.stderr
     for engine in ("tensorflow_onnx ", "tensorflow_onnx_xla", "torch_onnx"):
         assert any(line.startswith(engine) and "100.00% of 64" in line for line in done.stdout.splitlines()), engine
+
+
+def test_a_network_for_imagenets_size_learns_from_one_photograph(tmp_path):
+    torch = pytest.importorskip("torch")
+    from PIL import Image
+
+    import torch_aip
+
+    assert len((ROOT / "examples" / "imagenet_one_image.py").read_text().splitlines()) <= 50
+    torch.manual_seed(0)
+    teacher = torch_aip.models.build("resnet18x0.125", classes=2, image_size=96)
+    torch_aip.save_teacher(teacher, tmp_path / "teacher", class_names=["cat", "dog"])
+    Image.effect_noise((200, 150), 80).convert("RGB").save(tmp_path / "photo.jpg")
+    for name in ("cat", "dog"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.effect_noise((130, 100), 80).convert("RGB").save(tmp_path / "test" / name / "1.jpg")
+    done = run(
+        *("examples/imagenet_one_image.py", tmp_path / "photo.jpg", "--teacher", tmp_path / "teacher", "--student"),
+        *("resnet18x0.125", "--views", 16, "--batch-size", 8, "--epochs", 1, "--testdir", tmp_path / "test"),
+        *("--out", tmp_path / "student"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of 2 pictures" in done.stdout
+    student, card = torch_aip.load_model(tmp_path / "student")
+    assert card.class_names == ("cat", "dog") and not torch.equal(student.fc.weight, teacher.fc.weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,12 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except (torch.distributed.DistBackendError, torch.distributed.DistNetworkError, RuntimeError) as error:
-        lost = int(os.environ.get("WORLD_SIZE", 1)) > 1  # gloo reports a lost process as any RuntimeError
+    except RuntimeError as error:
+        # gloo reports a lost process as any RuntimeError, by the place in its source
+        lost = isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
         if os.environ.get("AIP_DEBUG") or not lost:
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        print(f"torch-aip: another process was lost ({first}). Start all again, with --resume.", file=sys.stderr)
+        reason = re.sub(r"^\[[^]]*\] ", "", first).partition(". This is")[0]
+        print(f"torch-aip: another process was lost ({reason}). Start all again, with --resume.", file=sys.stderr)
         return 2
 
 

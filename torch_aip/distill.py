@@ -47,9 +47,11 @@ def distill(config: DistillConfig) -> dict[str, Any]:
 
 
 def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
+    render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
     with in_agreement():
         prepared = prepare(config, _teacher(config), load, world.is_first)
         distiller = make_distiller(config, prepared, world.device)
+        distiller.check_loader(view_loader(prepared.view_set, config.batch_size, render=render))  # before a run begins
     steps = prepared.steps
     with in_agreement() as said:
         student = models.architecture_of(distiller.student)
@@ -69,11 +71,11 @@ def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
                 distiller.average.steps = int(state.meta.get("averaged_steps", 0))
             if world.is_first:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
-        render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
         data = view_loader(
             prepared.view_set, config.batch_size, start_step=first_step, render=render, workers=config.workers
         )
         saving, asking = SaveRun(run, distiller, steps), ShowAnswers(steps, config.batch_size)
+        saving.begin(first_step)
         try:
             distiller.fit(
                 data, epochs=config.epochs, steps_per_epoch=steps, initial_epoch=first_step // steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,11 @@ from torch_aip.optimizers import Schedule, learning_rate_of, make_optimizer, set
 from torch_aip.stored import answered
 from torch_aip.stream import ahead
 from torch_aip.teachers import Teacher
+from torch_aip.views import ViewLoader
 
 OnEpoch = Callable[[int, dict[str, float]], object]
 """Called after an epoch, in every process, with its number and its measurements."""
+_LOOKED_AT = 64  # rows
 
 
 class Distiller:
@@ -183,27 +185,19 @@ class Distiller:
         Raises:
             ConfigError, DatasetError, TeacherError: before the first step, naming both sides.
         """
-        if isinstance(views, (Tensor, str, Path)) or not isinstance(views, Iterable):
-            raise DatasetError(
-                f"fit got a {type(views).__name__}; it takes a loader of image batches, such as "
-                'torch_aip.single_image_loader("city.jpg").'
-            )
-        if self.optimizer is None:
-            self.compile()
+        self.check_loader(views)
         steps = steps_per_epoch or steps_in(views)
         first_step = getattr(views, "start_step", initial_epoch * steps)
-        self._place(views)
-        self._check_first(views)
         shard, stored = (rank(), world_size()), None
         if store_teacher is not None:
             store = answered(store_teacher, self.teacher, views, self.mixing, self.seed, steps, progress=on_answer)
             stored = Stored(replay(store, self.seed), store.read)
-        batches = ahead(feed(views, self.mixing, self.seed, first_step, shard, stored))
         size = getattr(views, "batch_size", None) or 1
         progress = StepProgress("distilling", epochs, steps, size, initial_epoch * steps)
-        forward = self._forward()
         history: dict[str, list[float]] = {"loss": [], "agreement": []}
         show = verbose and rank() == 0
+        forward = self._forward()
+        batches = ahead(feed(views, self.mixing, self.seed, first_step, shard, stored))
         try:
             if show:
                 progress.start()
@@ -212,9 +206,11 @@ class Distiller:
                 totals = torch.zeros(2, device=self.device)
                 for step in range(epoch * steps, (epoch + 1) * steps):
                     totals += self._step(next(batches).to(self.device), step, forward)
-                    if show:
+                    if show and step + 1 < (epoch + 1) * steps:
                         progress.show(step + 1)
                 average_statistics(self.student)
+                if self._average is not None:
+                    average_statistics(self._average.model)
                 loss, agreement = mean_over_processes(totals / steps).tolist()
                 logs = {"loss": loss, "agreement": agreement}
                 for name, value in logs.items():
@@ -227,6 +223,39 @@ class Distiller:
             batches.close()
             progress.close()
         return history
+
+    def check_loader(self, views: Iterable[Any]) -> None:
+        """Look at a loader's first images before any work is lost; `fit` does it by itself.
+
+        Raises:
+            DatasetError: it gives no batches of images in [0, 1].
+            TeacherError: sizes or class counts differ, or the teacher's answers are not finite.
+            ConfigError: its batches cannot be shared among processes and parts.
+        """
+        if isinstance(views, (Tensor, str, Path)) or not isinstance(views, Iterable):
+            raise DatasetError(
+                f"fit got a {type(views).__name__}; it takes a loader of image batches, such as "
+                'torch_aip.single_image_loader("city.jpg").'
+            )
+        if isinstance(views, Iterator):
+            raise DatasetError(
+                f"fit got a {type(views).__name__}, whose batches come only once; it takes a loader that can start "
+                "again, such as a DataLoader or a list of batches."
+            )
+        if self.optimizer is None:
+            self.compile()
+        self.teacher.to(self.device)
+        self._renderer = views.renderer.to(self.device) if getattr(views, "render", None) == "device" else None
+        if isinstance(views, ViewLoader):
+            first, rows = views.look(_LOOKED_AT), views.batch_size
+            rows = rows // world_size() if rows % world_size() == 0 else 0
+        else:
+            first = _first_of(views)
+            rows = len(first) if isinstance(first, Tensor) else 0
+        if isinstance(first, ViewNumbers):
+            first = self._render(ViewNumbers(*(part.to(self.device) for part in first)))
+        self.check(first[:_LOOKED_AT].to(self.device) if isinstance(first, Tensor) else first)
+        self._check_rows(rows)
 
     def check(self, images: Tensor) -> None:
         """Look at one batch before any work is lost.
@@ -283,6 +312,7 @@ class Distiller:
     def _step(self, batch: Step, step: int, forward: Callable[[Tensor], Tensor]) -> Tensor:
         """One step on this process's rows: [loss, agreement], left on the device so that nobody waits for it."""
         assert self.optimizer is not None
+        self._check_rows(len(batch.mixing.weight))
         set_learning_rate(self.optimizer, self._schedule(step))
         self.optimizer.zero_grad(set_to_none=True)
         parts, told = self._accumulate, torch.zeros(2, device=self.device)
@@ -330,44 +360,17 @@ class Distiller:
             self._renderer = torch.compile(self._renderer, fullgraph=True, dynamic=False)  # type: ignore[assignment]
         return torch.compile(self._parallel, dynamic=False)  # type: ignore[return-value]
 
-    def _place(self, views: Any) -> None:
-        """Everything where the student is."""
-        self.teacher.to(self.device)
-        self._renderer = None
-        if getattr(views, "render", None) == "device":
-            self._renderer = views.renderer.to(self.device)
-
-    def _check_first(self, views: Any) -> None:
-        batches = iter(views)
-        first = next(batches, None)
-        if hasattr(batches, "close"):
-            batches.close()
-        if first is None:
-            raise DatasetError("The loader is empty; fit needs at least one batch of images.")
-        if isinstance(first, (list, tuple)) and not isinstance(first, ViewNumbers):
-            raise DatasetError(
-                f"fit got batches of {len(first)} parts; it takes images alone, float32 [batch, 3, height, width]. "
-                "Let the loader drop the labels."
-            )
-        if isinstance(first, ViewNumbers):
-            rows = len(first.affine)
-            first = ViewNumbers(*(part[:64].to(self.device) for part in first))
-            images = self._render(first)
-        else:
-            rows = len(first) if isinstance(first, Tensor) else 0
-            images = first[:64].to(self.device) if isinstance(first, Tensor) else first
-        self.check(images)
-        rows //= world_size() if hasattr(views, "view_set") else 1
+    def _check_rows(self, rows: int) -> None:
+        """Of a step's rows in this process, 0 where they cannot be shared out evenly."""
         block = 1 if self.mixing.kind == "none" else self.mixing.block
         several = world_size() > 1 or self._accumulate > 1
-        if several and (
-            rows % (self._accumulate * block)
-            or (hasattr(views, "batch_size") and hasattr(views, "view_set") and views.batch_size % world_size())
-        ):
+        if several and (rows == 0 or rows % (self._accumulate * block)):
+            found = f"{rows} rows per process" if rows else "a batch that cannot be shared evenly"
             raise ConfigError(
                 f"Each of {world_size()} processes and {self._accumulate} parts of a step must hold whole blocks of "
-                f"mixing partners; got {rows} rows per process and blocks of {block}. Make the batch a multiple of "
-                f"{world_size() * self._accumulate * block}, or choose Distiller(..., mixing=Mixing(..., block=...))."
+                f"mixing partners; got {found} and blocks of {block}. Make the batch a multiple of "
+                f"{world_size() * self._accumulate * block} (of a DataLoader with drop_last=True), or choose "
+                "Distiller(..., mixing=Mixing(..., block=...))."
             )
 
     def _rate_of(self, step: int) -> float:
@@ -386,3 +389,18 @@ class Distiller:
                 "wrapped. Pass it as it came, or use render='host'."
             )
         return self._renderer(views)
+
+
+def _first_of(loader: Iterable[Any]) -> Any:
+    batches: Any = iter(loader)
+    first = next(batches, None)
+    if hasattr(batches, "close"):
+        batches.close()
+    if first is None:
+        raise DatasetError("The loader is empty; fit needs at least one batch of images.")
+    if isinstance(first, (list, tuple)) and not isinstance(first, ViewNumbers):
+        raise DatasetError(
+            f"fit got batches of {len(first)} parts; it takes images alone, float32 [batch, 3, height, width]. "
+            "Let the loader drop the labels."
+        )
+    return first

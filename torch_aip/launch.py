@@ -68,6 +68,12 @@ def launched() -> Iterator[World]:
         distributed.destroy_process_group()
 
 
+def refuse_several(command: str) -> None:
+    """Raises: ConfigError: `torchrun` has started several processes, and the command is done by one."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(f"{command} runs in one process: start it without torchrun.")
+
+
 def rank() -> int:
     """Number of this process among those that train together; 0 for one alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0

@@ -73,8 +73,9 @@ def dkd(
     There are no labels, so the teacher's arg-max stands for the target class.
     """
     t, s = _log_softmax(teacher.detach(), temperature), _log_softmax(student, temperature)
-    target = functional.one_hot(t.argmax(-1), t.shape[-1]).bool()
-    t_top, s_top = t[target], s[target]
+    top = t.argmax(-1, keepdim=True)
+    target = torch.zeros_like(t, dtype=torch.bool).scatter(-1, top, True)
+    t_top, s_top = (answer.gather(-1, top).squeeze(-1) for answer in (t, s))  # by a mask the host would wait
     t_rest, s_rest = _log_one_minus(t, target), _log_one_minus(s, target)
     target_kl = t_top.exp() * (t_top - s_top) + t_rest.exp() * (t_rest - s_rest)
     # The distributions over the other classes alone. The target is taken out before exp, where it could overflow and

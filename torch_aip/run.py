@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import types
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from bridge.errors import RunError
 from bridge.runs import FollowedRun, RunFolder, check_loss
 from torch_aip import models
 from torch_aip.distiller import Distiller
+from torch_aip.launch import rank
 from torch_aip.memory import keep_memory
 
 
@@ -53,7 +55,7 @@ def restore_arrays(distiller: Distiller, arrays: dict[str, np.ndarray]) -> None:
     Raises:
         RunError: the state belongs to another student or optimizer.
     """
-    _begin(distiller)
+    _begin(distiller, {name.split("/")[1] for name in arrays if name.startswith("optimizer/")})
     expected = _tensors(distiller)
     wrong = sorted(set(expected) ^ set(arrays)) or [
         name for name, tensor in expected.items() if tuple(tensor.shape) != arrays[name].shape
@@ -81,25 +83,29 @@ def _tensors(distiller: Distiller) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _begin(distiller: Distiller) -> None:
-    """Let the optimizer make its state, by a step that changes nothing: a rate and gradients of zero."""
+def _begin(distiller: Distiller, numbers: Collection[str]) -> None:
+    """Let the optimizer make the state of some weights, by a step that changes nothing: a rate and gradients of zero.
+
+    The others are weights that no loss depends on, which have no gradient and no state.
+    """
     optimizer = distiller.optimizer
     assert optimizer is not None
-    before = [(group["lr"], group.get("weight_decay")) for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, weight in enumerate(weights):
+        weight.grad = torch.zeros_like(weight) if f"{number:04d}" in numbers else None
     for group in optimizer.param_groups:
         group["lr"] = 0.0
-        for weight in group["params"]:
-            weight.grad = torch.zeros_like(weight)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    for group, (rate, _) in zip(optimizer.param_groups, before):
+    for group, rate in zip(optimizer.param_groups, rates):
         group["lr"] = rate
 
 
 class SaveRun:
     """After every epoch: a line of metrics, TensorBoard events, and a state to resume from.
 
-    In a process that only follows it does nothing.
+    A process that only follows writes none of them.
 
     Args:
         run: the folder.
@@ -128,6 +134,15 @@ class SaveRun:
             average = self._distiller.average
             meta = {"averaged_steps": 0 if average is None else average.steps}
             self._run.save_state(step, state_arrays(self._distiller), meta)
+        self.begin(step)
+
+    def begin(self, step: int) -> None:
+        """Before an epoch, said in every process: what the student draws by itself follows from its first step alone.
+
+        So dropout and stochastic depth draw in a resumed run what they would have drawn. Ours.
+        """
+        seed = np.random.SeedSequence([self._distiller.seed, step, rank()]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]) % 2**63)
 
     def close(self) -> None:
         """Finish the events."""

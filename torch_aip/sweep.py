@@ -9,6 +9,7 @@ from bridge.sweep import Outcome
 from bridge.sweep import sweep as run_sweep
 from torch_aip.distill import make_student
 from torch_aip.distiller import Distiller
+from torch_aip.launch import refuse_several
 from torch_aip.teachers import Teacher, load_teacher
 
 
@@ -24,6 +25,7 @@ def sweep(config: SweepConfig) -> list[Outcome]:
     Raises:
         AipError: of the kind that names what is wrong; a RunError if some of the runs failed.
     """
+    refuse_several("sweep")
     teachers: dict[tuple[str, str], Teacher] = {}
     seen: set[tuple[Any, ...]] = set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -12,13 +13,13 @@ from torch.nn import functional
 
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import thinned
-from bridge.errors import ConfigError, RunError
+from bridge.errors import RunError
 from bridge.progress import StepProgress, note_of
 from bridge.teachers import training
 from torch_aip import models
 from torch_aip.datasets import load, training_batches
 from torch_aip.evaluate import evaluate
-from torch_aip.launch import launched
+from torch_aip.launch import launched, refuse_several
 from torch_aip.optimizers import make_optimizer, schedule_of, set_learning_rate
 from torch_aip.run import set_up
 from torch_aip.teachers import load_model, save_teacher
@@ -36,18 +37,19 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
     Raises:
         AipError: of the kind that names what is wrong.
     """
+    refuse_several("train-teacher")
     with launched() as world:
-        if world.size > 1:
-            raise ConfigError("train-teacher trains in one process: start it without torchrun.")
         set_up(config.threads, config.seed)
         start = training.start_of(config, models, load_model)
         folder = training.free_folder(config, start.architecture)
         train, test = training.load_data(config, start.image_size, load)
         model = training.network(config, start, train, test, models).to(world.device)
-        data = training_batches(
-            train, config.batch_size, pad=config.pad, flip=config.flip, cutout=config.cutout, seed=config.seed
-        )
-        _fit(model, data, config, training.steps_of(config, train))
+        with contextlib.closing(
+            training_batches(
+                train, config.batch_size, pad=config.pad, flip=config.flip, cutout=config.cutout, seed=config.seed
+            )
+        ) as data:
+            _fit(model, data, config, training.steps_of(config, train))
         measured = evaluate(model, thinned(test, 256) if config.smoke else test)
         save_teacher(model, folder, **training.card_of(config, train, test, measured))
     print(training.summary(start.architecture, measured, folder))

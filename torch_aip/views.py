@@ -20,6 +20,7 @@ from bridge.datum.render import render_numbers
 from bridge.datum.steps import Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
 from bridge.errors import AipError, ConfigError, RunError
+from bridge.pictures import cores
 from torch_aip.stream import Ahead, ahead
 
 _PIECE = 2**21
@@ -232,8 +233,8 @@ class ViewLoader:
         check_stream(batch_size, render)
         self._pinned = torch.cuda.is_available()
         if workers is None:
-            cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun tells
-            workers = max(0, min(8, cores - 1)) if self._pinned else 0
+            own = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # as torchrun tells
+            workers = max(0, min(8, own - 1)) if self._pinned else 0
         if workers < 0:
             raise ConfigError(f"workers (={workers}) must be at least 0, or None for as many as suit this machine.")
         self._pieces = _Pieces(view_set, batch_size, shard_rows(batch_size, shard), shown, render)
@@ -248,6 +249,12 @@ class ViewLoader:
 
     def __iter__(self) -> Ahead[Any]:
         return ahead(self._steps())
+
+    def look(self, rows: int) -> Any:
+        """At most so many rows of the first step, drawn here and now."""
+        numbers = self.start_step * self.batch_size + np.arange(min(rows, self.batch_size))
+        drawn = self._pieces.drawn(self.view_set.numbers(numbers))
+        return drawn if self.render == "device" else drawn.permute(0, 3, 1, 2)
 
     def _steps(self) -> Iterator[Any]:
         pieces = self._pieces
@@ -321,7 +328,10 @@ class _Pieces(Dataset):
         """float32 [rows, size, size, 3] or `ViewNumbers` of tensors."""
         group, part = divmod(number, self.parts)
         steps = group * self.at_once + np.arange(self.at_once)
-        numbers = step_numbers(self.view_set, self.batch_size, steps, self.rows[part], self.shown)
+        return self.drawn(step_numbers(self.view_set, self.batch_size, steps, self.rows[part], self.shown))
+
+    def drawn(self, numbers: ViewNumbers) -> Any:
+        """NumPy's numbers as tensors, or as images."""
         if self.render == "device":
             return ViewNumbers(*map(torch.from_numpy, numbers))
         return torch.from_numpy(render_numbers(numbers, self.view_set))

@@ -84,3 +84,28 @@ def test_rates_let_the_candidates_take_turns():
 
 def test_a_summary_keeps_median_and_spread():
     assert common.summary([3.0, 1.0, 2.00049]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+@pytest.mark.skipif(IS_TF215, reason="benchmarks are measured in the default environment")
+def test_quick_benchmark_of_pytorchs_step_measures_every_mode_against_the_reference(tmp_path):
+    Image.effect_noise((200, 150), 80).convert("RGB").save(tmp_path / "photo.png")
+    out = tmp_path / "torch_step.json"
+    out.write_text('{"another device": 1}')
+    done = subprocess.run(
+        [sys.executable, "benchmarks/torch_step.py", "--quick", "--image", tmp_path / "photo.png", "--out", out],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "reference" in done.stdout and "input side" in done.stdout
+    text = out.read_text()
+    assert socket.gethostname() not in text and str(ROOT) not in text and str(tmp_path) not in text
+    written = json.loads(text)
+    assert written.pop("another device") == 1
+    ((_, found),) = written.items()
+    assert {"reference", "float32", "bfloat16", "bfloat16, constant batch"} <= found["modes"].keys()
+    for row in found["modes"].values():
+        rate = row["images_per_second"]
+        assert 0 < rate["min"] <= rate["median"] <= rate["max"] < math.inf and row["peak_gib"] > 0
+        assert row["share_of_matmul_peak"] > 0 and row["core_milliseconds_per_image"]["min"] > 0
+    assert found["modes"]["reference"]["times_the_reference"]["median"] == 1
+    assert found["input_side"]["bfloat16"]["median"] < 1 and found["gflop_per_image"] > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torch_aip
 from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
@@ -191,6 +192,37 @@ def test_the_loss_asked_for_is_the_one_used(name):
     history = Distiller(student, teacher, 4.0, name, "none").fit([batch], verbose=False)
     expected = losses.LOSSES[name](teacher(batch), Linear(2)(batch), 4.0)
     assert history["loss"][0] == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+
+
+class Operations(TorchDispatchMode):
+    """Keeps in mind which operations were called, those of the backward pass among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("name", list(losses.LOSSES))
+def test_in_a_step_the_host_never_waits_for_the_device(name, monkeypatch):
+    student, seen = a_network(seed=2), Operations()
+    distiller = Distiller(student, a_network(seed=1), loss=name, mixing=MIXING)
+    distiller.compile(clip_norm=1.0, ema=0.9, accumulate=2, l2=1e-4, dtype="bfloat16")
+    step = distiller._step
+
+    def watched(*arguments):
+        with seen:
+            return step(*arguments)
+
+    monkeypatch.setattr(distiller, "_step", watched)
+    options = dict(image_size=SIZE, batch_size=ROWS, views=ROWS)
+    distiller.fit(single_image_loader("sklearn:china.jpg", render="device", **options), verbose=False)
+    assert "convolution_backward" in seen.names
+    # what becomes a number of Python's, or has a shape that depends on numbers
+    assert not seen.names & {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2"}
 
 
 def test_resuming_goes_on_with_the_mixing_of_the_step_reached():
