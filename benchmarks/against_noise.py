@@ -75,7 +75,8 @@ def against_noise(program: str, image: str, folder: Path, options: Sequence[obje
         rows[Path(source).name] = row
         print(
             f"{Path(source).name:16s} student {row['student_top1']:.2%}  teacher {row['teacher_top1']:.2%}  "
-            f"same answer {row['agreement']:.2%}  {row['views']:,} views  {row['minutes']:.1f} minutes  {row['peak_gib']:.2f} GiB"
+            f"same answer {row['agreement']:.2%}  {row['views']:,} views  {row['minutes']:.1f} minutes  "
+            f"{row['peak_gib']:.2f} GiB"
         )
     return rows
 

@@ -337,7 +337,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20 if CUDA else 2, help="of a lap, between two looks at the clock")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
-    parser.add_argument("--mode", help="measure this one alone, here, and print it as JSON")
+    parser.add_argument(
+        "--mode",
+        choices=(MATMUL, REFERENCE, *MODES, *CUDA_MODES),
+        help="measure this one alone, here, and print it as JSON",
+    )
     parser.add_argument("--folder", help="of the patches, for --mode")
     options = parser.parse_args()
     options.words, options.side = sys.argv[1:], 8192 if CUDA else 2048

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +28,9 @@ PREFIXES = ("module.", "_orig_mod.", "student.", "model.")
 
 def plain(model: Any) -> Any:
     """Return the module inside what `torch.compile` or DistributedDataParallel made of it, or the model itself."""
+    dynamo = sys.modules.get("torch._dynamo")  # takes a second to load, and nothing is compiled without it
     while True:
-        if isinstance(model, torch._dynamo.OptimizedModule):
+        if dynamo is not None and isinstance(model, dynamo.OptimizedModule):
             model = model._orig_mod
         elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
