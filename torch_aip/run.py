@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from bridge.errors import RunError
+from bridge.folders import explained
 from bridge.runs import FollowedRun, RunFolder, check_loss
 from torch_aip import models
 from torch_aip.distiller import Distiller
@@ -145,15 +147,17 @@ class SaveRun:
         torch.manual_seed(int(seed[0]) % 2**63)
 
     def close(self) -> None:
-        """Finish the events."""
+        """Finish the events, which are all written."""
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # on a full disk, of which there is a message already
+                self._events.close()
 
     def _write_events(self, step: int, values: dict[str, float]) -> None:
-        for key, value in values.items():
-            if key not in ("step", "seconds") and value is not None:
-                self._events.add_scalar(key, value, step)
-        self._events.flush()
+        with explained("Cannot write TensorBoard events", "Free some disk space, then add --resume."):
+            for key, value in values.items():
+                if key not in ("step", "seconds") and value is not None:
+                    self._events.add_scalar(key, value, step)
+            self._events.flush()
 
 
 def _event_writer(folder: str) -> Any:
