@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 VENV215 := .venv-tf215
 PIP := -m pip install --quiet --disable-pip-version-check
+# Two files of tests at a time, in the order of their names; `make test ARGS="-n 0 tests/test_imports.py"` runs in one
+# process, -n 8 in eight.
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-tf215 lint bench clean
 
@@ -10,10 +13,10 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/python -m keras_aip demo $(ARGS)
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python $(PYTEST) $(ARGS)
 
 test-tf215: $(VENV215)/.test
-	$(VENV215)/bin/python -m pytest $(ARGS)
+	$(VENV215)/bin/python $(PYTEST) $(ARGS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
 """The examples run as they stand, at tiny size."""
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 
@@ -11,6 +12,19 @@ from tests.conftest import ROOT
 
 def run(*arguments):
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Run an example once more, in this process, which has TensorFlow loaded; returns what it printed."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_quickstart_is_short_and_ends_with_a_student(tmp_path):
@@ -28,7 +42,7 @@ def test_quickstart_is_short_and_ends_with_a_student(tmp_path):
 
 
 @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-def test_own_keras_model_is_cloned_from_own_photograph(tmp_path, outputs):
+def test_own_keras_model_is_cloned_from_own_photograph(tmp_path, outputs, run_here):
     import keras
     from PIL import Image
 
@@ -43,11 +57,15 @@ def test_own_keras_model_is_cloned_from_own_photograph(tmp_path, outputs):
     )
     model.save(tmp_path / "model.keras")
     Image.effect_noise((200, 150), 80).convert("RGB").save(tmp_path / "photo.jpg")
-    done = run(
+    line = (
         *("examples/your_own_model.py", tmp_path / "model.keras", tmp_path / "photo.jpg", "--outputs", outputs),
         *("--student", "small_cnn", "--epochs", 1, "--views", 32, "--batch-size", 16, "--out", tmp_path / "clone"),
     )
-    assert done.returncode == 0, done.stderr
+    if outputs == "logits":
+        done = run(*line)
+        assert done.returncode == 0, done.stderr
+    else:
+        run_here(*line)
     clone, _ = keras_aip_load(tmp_path / "clone")
     assert clone.output_shape == (None, 5)
 
@@ -58,7 +76,7 @@ def keras_aip_load(folder):
     return keras_aip.load_model(folder)
 
 
-def test_the_tpu_example_differs_by_the_name_of_the_strategy_alone(tmp_path):
+def test_the_tpu_example_differs_by_the_name_of_the_strategy_alone(tmp_path, run_here):
     import keras
 
     import keras_aip
@@ -70,9 +88,8 @@ def test_the_tpu_example_differs_by_the_name_of_the_strategy_alone(tmp_path):
         *("examples/tpu_cifar.py", "sklearn:china.jpg", "--teacher", tmp_path / "teacher", "--student", "small_cnn"),
         *("--dataset", "digits", "--views", 128, "--batch-size", 32, "--steps-per-execution", 2, "--epochs", 1),
     )
-    done = run(*line, "--strategy", "mirrored", "--out", tmp_path / "student")
-    assert done.returncode == 0, done.stderr
-    assert "500 real images" in done.stdout and (tmp_path / "student" / "card.json").exists()
+    said = run_here(*line, "--strategy", "mirrored", "--out", tmp_path / "student")
+    assert "500 real images" in said and (tmp_path / "student" / "card.json").exists()
     done = run(*line, "--strategy", "tpu")
     assert done.returncode != 0 and "there is no TPU" in done.stderr
 
@@ -106,7 +123,7 @@ def test_a_pytorch_teacher_teaches_a_keras_student(tmp_path):
 
 
 @needs_bridge
-def test_a_keras_teacher_is_asked_from_pytorch(tmp_path):
+def test_a_keras_teacher_is_asked_from_pytorch(tmp_path, run_here):
     import keras
 
     import keras_aip
@@ -120,9 +137,8 @@ def test_a_keras_teacher_is_asked_from_pytorch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "98 classes, images of 9 × 9; answers [4, 98]" in done.stdout
     keras_aip.save_teacher(keras_aip.models.small_cnn(classes=3, width=2), tmp_path / "folder")
-    done = run("examples/keras_teacher_in_torch.py", tmp_path / "folder")
-    assert done.returncode == 0, done.stderr
-    assert "3 classes, images of 32 × 32" in done.stdout
+    said = run_here("examples/keras_teacher_in_torch.py", tmp_path / "folder")
+    assert "3 classes, images of 32 × 32" in said
 
 
 @needs_bridge

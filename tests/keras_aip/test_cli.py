@@ -10,6 +10,7 @@ from PIL import Image
 import keras_aip
 from bridge.runs import RESULT_KEYS
 from keras_aip.cli import main
+from keras_aip.demo import _free
 
 
 def error_of(capsys, *arguments):
@@ -161,12 +162,15 @@ def test_help_names_every_command(capsys):
 
 
 def test_demo_runs_from_end_to_end_when_shrunk(tmp_path, capsys):
-    assert main(["demo", "--smoke", "--out", str(tmp_path / "demo")]) == 0
+    assert _free(tmp_path / "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    assert _free(tmp_path / "demo") == tmp_path / "demo"  # nothing is lost there
+    (tmp_path / "demo" / "teacher").mkdir()
+    assert main(["demo", "--smoke", "--out", str(tmp_path / "demo")]) == 0  # beside the first, which stays
     said = capsys.readouterr().out
     assert "student" in said and "guessing would give 10 %" in said
-    assert (tmp_path / "demo" / "student-run" / "report.html").exists()
-    assert main(["demo", "--smoke", "--out", str(tmp_path / "demo")]) == 0  # beside the first, which stays
     assert (tmp_path / "demo-2" / "student-run" / "report.html").exists()
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["teacher"]
 
 
 def test_a_list_given_in_two_parts_is_refused_rather_than_cut_short(capsys):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from tests.conftest import ROOT
 
@@ -38,6 +39,19 @@ os.replace, os.fsync = replace, fsync
 sys.exit(main(sys.argv[4:]))
 """
 
+# The program again and again in one process: what each time came out, on stdout and on stderr.
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from keras_aip.cli import main
+
+said = []
+for line in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = main(line)
+    said.append((code, out.getvalue(), errors.getvalue()))
+print(json.dumps(said))
+"""
+
 
 def options(teacher, out):
     return (
@@ -49,7 +63,11 @@ def options(teacher, out):
 
 def run(arguments, kill=None):
     program = ["-m", "keras_aip"] if kill is None else ["-c", KILLED, *map(str, kill)]
-    return subprocess.run([sys.executable, *program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return python(*program, *arguments)
+
+
+def python(*words):
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def test_run_killed_at_several_instants_ends_with_the_same_weights(teacher, tmp_path):
@@ -81,12 +99,15 @@ def test_run_killed_at_several_instants_ends_with_the_same_weights(teacher, tmp_
     assert [line["step"] for line in lines[0]] == [3, 6, 9, 12, 15]
     assert not list(out.rglob("*.tmp"))
 
-    again = run(["distill", "--resume", "--out", str(out)])
-    assert again.returncode == 0 and "finished already" in again.stdout
-    for change in (["--image", "sklearn:flower.jpg"], ["--seed", "1"], ["--temperature", "4"]):
-        refused = run([*options(teacher, out), *change, "--resume"])
-        assert refused.returncode == 2 and "Traceback" not in refused.stderr
-        assert change[0].strip("-").replace("image", "datum") in refused.stderr
+    changes = (["--image", "sklearn:flower.jpg"], ["--seed", "1"], ["--temperature", "4"])
+    lines = [["distill", "--resume"], *([*options(teacher, out), *change, "--resume"] for change in changes)]
+    done = python("-c", ONE_AFTER_THE_OTHER, json.dumps([[*line, "--out", str(out)] for line in lines]))
+    assert done.returncode == 0, done.stderr
+    (code, said, _), *refused = json.loads(done.stdout)
+    assert code == 0 and "finished already" in said
+    for change, (code, _, errors) in zip(changes, refused):
+        assert code == 2 and "Traceback" not in errors
+        assert change[0].strip("-").replace("image", "datum") in errors
 
 
 def test_interrupted_run_says_how_to_go_on(teacher, tmp_path):
@@ -100,7 +121,7 @@ def test_interrupted_run_says_how_to_go_on(teacher, tmp_path):
         text=True,
     )
     while process.poll() is None and not list(out.glob("state/state-*.npz")):
-        pass
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in errors and "Traceback" not in errors
