@@ -52,7 +52,7 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
     name, *rest = arguments
     if name not in commands:
         return _fail(program, f"unknown command {name!r}; known: {', '.join(commands)}.{hint(name, commands)}")
-    shown_before, warnings.showwarning = warnings.showwarning, _show_warning
+    shown_before, warnings.showwarning = warnings.showwarning, _Warnings()
     config = None
     try:
         config = parse(program, name, commands[name], rest)
@@ -170,10 +170,16 @@ def _with_published(preset: Preset) -> str:
     return preset.about if figure is None else f"{preset.about}; the paper: {figure:.2%}"
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Ours and users' warnings as one line; the libraries' deprecations are nothing the user can mend."""
-    if issubclass(category, (UserWarning, RuntimeWarning)):
-        print(f"warning: {message}", file=sys.stderr)
+class _Warnings:
+    """Ours and users' warnings as one line, each once; the libraries' deprecations are nothing the user can mend."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, (UserWarning, RuntimeWarning)) and str(message) not in self._said:
+            self._said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(program: str, message: str, code: int = 2) -> int:

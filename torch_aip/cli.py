@@ -79,11 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         # gloo reports a lost process as any RuntimeError, by the place in its source
         lost = isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
-        if os.environ.get("AIP_DEBUG") or not lost:
+        inexact = "deterministic implementation" in str(error)
+        if os.environ.get("AIP_DEBUG") or not (lost or inexact):
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = re.sub(r"^\[[^]]*\] ", "", first).partition(". This is")[0]
-        print(f"torch-aip: another process was lost ({reason}). Start all again, with --resume.", file=sys.stderr)
+        reason = re.sub(r"^\[[^]]*\] ", "", first).partition(". ")[0]
+        said = f"another process was lost ({reason}). Start all again, with --resume."
+        if inexact:
+            said = f"PyTorch: {reason}. Leave out --deterministic on this device, or choose another network."
+        print(f"torch-aip: {said}", file=sys.stderr)
         return 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -126,8 +127,11 @@ def steps_per_epoch(views: Any) -> int:
 
 
 def _endless(views: Iterable[Any]) -> Iterator[Any]:
-    while True:
+    for epoch in itertools.count():
         count = 0
+        sampler = getattr(views, "sampler", None)
+        if hasattr(sampler, "set_epoch"):  # PyTorch's DistributedSampler shuffles anew only if it is told
+            sampler.set_epoch(epoch)
         for batch in views:
             count += 1
             yield batch

@@ -62,10 +62,9 @@ def launched() -> Iterator[World]:
             f"This process cannot join the others ({str(error).splitlines()[0]}). Start all of them by torchrun, with "
             "the same --rdzv-endpoint."
         ) from error
-    try:
-        yield World(rank(), world_size(), device)
-    finally:
-        distributed.destroy_process_group()
+    yield World(rank(), world_size(), device)
+    # Not after an error: others may be in an exchange then, and it would wait for them as they for us.
+    distributed.destroy_process_group()
 
 
 def refuse_several(command: str) -> None:

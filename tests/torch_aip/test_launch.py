@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from bridge.config import SweepConfig, TrainTeacherConfig
 from bridge.errors import ConfigError
 from tests.conftest import ROOT
-from torch_aip import launch
+from torch_aip import cli, launch
+from torch_aip.sweep import sweep
+from torch_aip.train_teacher import train_teacher
 
 # A student without BatchNorm, trained by each of the processes; the first says what came out.
 TRAIN = """
@@ -138,3 +142,23 @@ def test_statistics_of_one_process_alone_stay_as_they_are():
     norm.running_mean.fill_(3.0)
     launch.average_statistics(torch.nn.Sequential(norm))
     assert norm.running_mean.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("run_command", [lambda: sweep(SweepConfig()), lambda: train_teacher(TrainTeacherConfig())])
+def test_what_one_process_does_is_refused_in_several(run_command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="runs in one process: start it without torchrun"):
+        run_command()
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"), [("[/a/gloo/pair.cc:5] Read error: reset. This is", True), ("shapes", False)]
+)
+def test_only_what_comes_of_a_lost_process_is_called_so(said, lost, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(cli, "run_program", fail)
+    with contextlib.nullcontext() if lost else pytest.raises(RuntimeError, match=said):
+        assert cli.main([]) == 2
+    assert ("another process was lost (Read error: reset)." in capsys.readouterr().err) == lost
