@@ -96,16 +96,6 @@ PRESETS: dict[str, Preset] = {
             ),
         },
     ),
-    "fast-in1k": Preset(
-        "ImageNet's 1,000 classes from one photograph in an hour on a processor core, ResNet-18 ×0.25 (ours)",
-        {
-            "distill": dict(
-                dataset="in1k", student="resnet18x0.25", recipe="imagenet", views=None, temperature=3.0,
-                tau_squared=True, batch_size=64, epochs=20, steps_per_epoch=156, optimizer="adamw", learning_rate=3e-3,
-                weight_decay=1e-4, schedule="cosine", warmup=0.1,
-            ),
-        },
-    ),
     "paper-cifar10": _paper_cifar("cifar10", 0.9414),
     "paper-cifar100": _paper_cifar("cifar100", 0.7380),
     "paper-in1k": _paper_large("in1k", 0.662),
