@@ -191,7 +191,7 @@ def test_the_loss_asked_for_is_the_one_used(name):
     student, teacher = Linear(2), Linear(1)
     history = Distiller(student, teacher, 4.0, name, "none").fit([batch], verbose=False)
     expected = losses.LOSSES[name](teacher(batch), Linear(2)(batch), 4.0)
-    assert history["loss"][0] == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
+    assert history["loss"][0] == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
 
 
 class Operations(TorchDispatchMode):
