@@ -129,9 +129,9 @@ def steps_per_epoch(views: Any) -> int:
 def _endless(views: Iterable[Any]) -> Iterator[Any]:
     for epoch in itertools.count():
         count = 0
-        sampler = getattr(views, "sampler", None)
-        if hasattr(sampler, "set_epoch"):  # PyTorch's DistributedSampler shuffles anew only if it is told
-            sampler.set_epoch(epoch)
+        set_epoch = getattr(getattr(views, "sampler", None), "set_epoch", None)
+        if set_epoch is not None:  # PyTorch's DistributedSampler shuffles anew only if it is told
+            set_epoch(epoch)
         for batch in views:
             count += 1
             yield batch
