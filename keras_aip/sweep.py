@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import tensorflow as tf
 
-from bridge.config import DistillConfig, SweepConfig
+from bridge.config import SweepConfig
 from bridge.sweep import Outcome
 from bridge.sweep import sweep as run_sweep
+from bridge.sweep.inspection import inspector
 from keras_aip.distill import make_student
 from keras_aip.distiller import Distiller
-from keras_aip.teachers import Teacher, load_teacher
+from keras_aip.teachers import load_teacher
 
 
 def sweep(config: SweepConfig) -> list[Outcome]:
@@ -30,21 +30,4 @@ def sweep(config: SweepConfig) -> list[Outcome]:
     # This process only looks on: memory it took on an accelerator would be missing in the runs.
     with contextlib.suppress(RuntimeError):  # TensorFlow has begun in this process
         tf.config.set_visible_devices([], "GPU")
-    teachers: dict[tuple[str, str], Teacher] = {}
-    seen: set[tuple[Any, ...]] = set()
-
-    def inspect(run: DistillConfig) -> dict[str, str | None]:
-        name = str(run.teacher)
-        asked = (name, run.dataset)
-        if asked not in teachers:
-            teachers[asked] = load_teacher(name, dataset=run.dataset)
-        teacher = teachers[asked]
-        what = (*asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
-        if what not in seen:
-            seen.add(what)
-            size = run.image_size or (teacher.input_size[0] if teacher.input_size else 32)
-            student = make_student(run, teacher.classes or 0, size)
-            Distiller(student, teacher, run.temperature, run.loss, run.mixing)
-        return {f"teacher {name} for {run.dataset}": teacher.digest}
-
-    return run_sweep(config, "keras_aip", inspect)
+    return run_sweep(config, "keras_aip", inspector(load_teacher, make_student, Distiller))
