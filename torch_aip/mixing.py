@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridge.datum.mixing import MixingNumbers
+from bridge.datum.mixing import MixingNumbers, clip_frames
 
 
 def mix(images: Tensor, numbers: MixingNumbers) -> Tensor:
-    """Mix every image with its partner.
+    """Mix every image or clip with its partner.
 
     Args:
-        images: float32 [batch, channels, height, width], before normalisation.
+        images: float32 [batch, channels, height, width] or [batch, channels, frames, height, width], before
+            normalisation; all frames of a clip are mixed alike.
         numbers: of the same rows, as tensors on the same device.
 
     Returns:
@@ -22,9 +23,17 @@ def mix(images: Tensor, numbers: MixingNumbers) -> Tensor:
     rows = torch.arange(len(images), device=images.device)
     partners = images[rows + partner]
     height, width = images.shape[-2:]
-    left, top, right, bottom = (edge.view(-1, 1, 1, 1) for edge in box.unbind(-1))
-    x = ((torch.arange(width, dtype=torch.float32, device=images.device) + 0.5) / width).view(1, 1, 1, -1)
-    y = ((torch.arange(height, dtype=torch.float32, device=images.device) + 0.5) / height).view(1, 1, -1, 1)
+    each = (-1, *[1] * (images.ndim - 1))
+    left, top, right, bottom, *moments = (edge.view(each) for edge in box.unbind(-1))
+    x = _centres(width, images.device)
+    y = _centres(height, images.device)[:, None]
     inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    faded = images + weight.view(-1, 1, 1, 1) * (partners - images)
+    if moments:
+        t = _centres(clip_frames(images.shape, axis=2), images.device)[:, None, None]
+        inside = inside & (t > moments[0]) & (t < moments[1])
+    faded = images + weight.view(each) * (partners - images)
     return torch.where(inside, partners, faded)
+
+
+def _centres(count: int, device: torch.device) -> Tensor:
+    return (torch.arange(count, dtype=torch.float32, device=device) + 0.5) / count
