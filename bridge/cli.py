@@ -37,10 +37,11 @@ def _export(config: ExportConfig) -> None:
     card = export(config)
     out = place_of(config)
     size = "any size" if card.input_size is None else " × ".join(map(str, card.input_size))
-    size += " pixels" if card.kind == "image" else " samples"
+    size += {"image": " pixels", "audio": " samples", "video": " (frames, height, width)"}[card.kind]
     print(f"{card.kind} teacher, {size}, {card.classes} classes, {card.parameters:,} parameters. Written to {out}.")
     if card.accuracy:
-        print("Measured: top-1 {top1:.2%} on {n:,} of {dataset}.".format(**card.accuracy))
+        count = f"{n:,} of " if (n := card.accuracy.get("n")) else ""
+        print(f"Measured: top-1 {card.accuracy['top1']:.2%} on {count}{card.accuracy['dataset']}.")
     print(f"Prove that both frameworks agree: python -m bridge verify --model {out}")
 
 

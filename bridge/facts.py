@@ -29,6 +29,19 @@ Havanese, Japanese Chin, Keeshond, Leonberger, Maine Coon, Miniature Pinscher, N
 Ragdoll, Russian Blue, Saint Bernard, Samoyed, Scottish Terrier, Shiba Inu, Siamese, Sphynx,
 Staffordshire Bull Terrier, Wheaten Terrier, Yorkshire Terrier
 """
+_UCF101 = """
+ApplyEyeMakeup ApplyLipstick Archery BabyCrawling BalanceBeam BandMarching BaseballPitch Basketball BasketballDunk
+BenchPress Biking Billiards BlowDryHair BlowingCandles BodyWeightSquats Bowling BoxingPunchingBag BoxingSpeedBag
+BreastStroke BrushingTeeth CleanAndJerk CliffDiving CricketBowling CricketShot CuttingInKitchen Diving Drumming Fencing
+FieldHockeyPenalty FloorGymnastics FrisbeeCatch FrontCrawl GolfSwing Haircut Hammering HammerThrow HandstandPushups
+HandstandWalking HeadMassage HighJump HorseRace HorseRiding HulaHoop IceDancing JavelinThrow JugglingBalls JumpingJack
+JumpRope Kayaking Knitting LongJump Lunges MilitaryParade Mixing MoppingFloor Nunchucks ParallelBars PizzaTossing
+PlayingCello PlayingDaf PlayingDhol PlayingFlute PlayingGuitar PlayingPiano PlayingSitar PlayingTabla PlayingViolin
+PoleVault PommelHorse PullUps Punch PushUps Rafting RockClimbingIndoor RopeClimbing Rowing SalsaSpin ShavingBeard
+Shotput SkateBoarding Skiing Skijet SkyDiving SoccerJuggling SoccerPenalty StillRings SumoWrestling Surfing Swing
+TableTennisShot TaiChi TennisSwing ThrowDiscus TrampolineJumping Typing UnevenBars VolleyballSpiking WalkingWithDog
+WallPushups WritingOnBoard YoYo
+"""
 
 
 @dataclass(frozen=True)
@@ -170,6 +183,61 @@ FACTS: dict[str, DatasetFacts] = {
     ),
 }
 FACTS["flowers101"] = FACTS["flowers102"]  # under which it goes, too
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a model for an evaluation set of videos has to know.
+
+    Attributes:
+        name: how the set is asked for.
+        classes: number of classes.
+        image_size: side in pixels when shown to a network.
+        channels: always 3.
+        mean, std: per channel of pixels in [0, 1], those of the public X3D (reference code).
+        rate: frames per second in which strides are counted (reference code).
+        class_names: in the order of the labels; None: the files of the set tell.
+        source, licence: where the set comes from.
+    """
+
+    name: str
+    classes: int
+    image_size: int
+    channels: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rate: float
+    class_names: tuple[str, ...] | None
+    source: str
+    licence: str
+
+    @property
+    def names(self) -> list[str] | None:
+        """`class_names` as a list."""
+        return None if self.class_names is None else list(self.class_names)
+
+
+_X3D = {"image_size": 160, "channels": 3, "mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
+VIDEO_FACTS: dict[str, VideoFacts] = {
+    "k400": VideoFacts(
+        name="k400",
+        classes=400,
+        **_X3D,
+        rate=30.0,
+        class_names=None,
+        source="https://github.com/cvdfoundation/kinetics-dataset (Kinetics-400)",
+        licence="CC BY 4.0 for the lists; the videos remain their authors'",
+    ),
+    "ucf101": VideoFacts(
+        name="ucf101",
+        classes=101,
+        **_X3D,
+        rate=25.0,
+        class_names=tuple(_UCF101.split()),
+        source="https://www.crcv.ucf.edu/data/UCF101.php",
+        licence="none stated by its authors",
+    ),
+}
 
 
 @dataclass

@@ -29,6 +29,33 @@ def softmax_log(logits: ArrayLike) -> NDArray[np.float64]:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
+def mean_over_views(logits: ArrayLike, views: int) -> NDArray[np.float64]:
+    """Answers for videos out of answers for their clips: the mean of their softmax (Asano & Saeed 2023).
+
+    Args:
+        logits: ``[videos * views, classes]``, the views of a video one after the other. A teacher that gives
+            probabilities p passes log(max(p, 1e-7)).
+        views: Clips per video, times crops per clip.
+
+    Returns:
+        float64 ``[videos, classes]``, natural logarithm of the mean probability, at most 0: log-space, so that it is
+        what ``evaluate_logits`` takes.
+
+    Raises:
+        TeacherError: Logits that are no rows of classes.
+        DatasetError: ``views`` is below 1, or the rows are no multiple of it.
+    """
+    array = _checked_logits(logits, "model")
+    if views < 1 or len(array) % views:
+        raise DatasetError(
+            f"There are {len(array)} rows of logits and {views} views per video; expected at least 1, and as many "
+            f"rows for each video. Pass all views of every video."
+        )
+    logs = softmax_log(array).reshape(-1, views, array.shape[1])
+    highest = logs.max(axis=1)
+    return highest + np.log(np.exp(logs - highest[:, None]).mean(axis=1))
+
+
 def evaluate_logits(
     student_logits: ArrayLike,
     labels: ArrayLike | None = None,

@@ -6,7 +6,7 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.errors import ConfigError, TeacherError
@@ -25,8 +25,41 @@ VGG_CONVOLUTIONS = {
 IMAGENET_RESNET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 IMAGENET_CLASSES = 1000
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of the networks for video that come from pytorchvideo, trained on Kinetics-400.
+KINETICS_CLASSES = 400
+VIDEO_MEAN, VIDEO_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 # PyTorch counts the batches its BatchNorm has seen; nothing computed depends on it.
 IGNORED = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class X3dSize:
+    """One of the networks called X3D: the clips it is made for, and how far it is expanded.
+
+    Args:
+        frames: Frames of a clip.
+        image_size: Height and width of a frame in pixels.
+        width: Factor of its channels.
+        depth: Factor of its blocks.
+        dropout: Share of the last features that is dropped in training.
+    """
+
+    frames: int
+    image_size: int
+    width: float = 2.0
+    depth: float = 2.2
+    dropout: float = 0.5
+
+
+# As published (Feichtenhofer 2020 in pytorchvideo), and the paper's student. Only PyTorch has these.
+X3D = {
+    "x3d_xs": X3dSize(4, 160),
+    "x3d_s": X3dSize(13, 160),
+    "x3d_m": X3dSize(16, 224),
+    "x3d_l": X3dSize(16, 312, depth=5.0),
+    "x3d_xs_e": X3dSize(4, 160, width=5.0, depth=3.0, dropout=0.0),
+}
+X3D_ALIASES = {"x3d_s_e": "x3d_xs_e"}  # the reference code has both names for the one network
 
 
 @dataclass(frozen=True)
@@ -41,6 +74,7 @@ class Plan:
         mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
         std: Standard deviation per channel of RGB in [0, 1].
         arguments: Further arguments of the architecture (``width``), recorded with it.
+        frames: Frames of a clip, of networks for video; None: it is for images.
 
     Raises:
         ConfigError: A value cannot work.
@@ -53,9 +87,12 @@ class Plan:
     mean: Sequence[float] = (0.5, 0.5, 0.5)
     std: Sequence[float] = (0.25, 0.25, 0.25)
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         whole_number("classes", self.classes, at_least=1)
+        if self.frames is not None:
+            whole_number("frames", self.frames, at_least=1)
         whole_number("image_size", self.image_size, at_least=1)
         if self.image_size < self.smallest:
             raise ConfigError(
@@ -78,11 +115,18 @@ class Plan:
         arguments = {
             "classes": operator.index(self.classes),
             "image_size": operator.index(self.image_size),
+            **({} if self.frames is None else {"frames": operator.index(self.frames)}),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
             **self.arguments,
         }
         return {"architecture": self.architecture, "arguments": arguments}
+
+
+def size_of(arguments: Mapping[str, Any]) -> tuple[int, ...]:
+    """What a network takes by the arguments it was built with: (height, width), or (frames, height, width)."""
+    side, frames = arguments["image_size"], arguments.get("frames")
+    return (side, side) if frames is None else (frames, side, side)
 
 
 def whole_number(name: str, value: Any, at_least: int) -> int:
@@ -148,6 +192,30 @@ def imagenet_resnet_channels(depth: int, width: float) -> int:
     return int(channels)
 
 
+def is_x3d(architecture: str) -> bool:
+    """Whether a name is that of an X3D."""
+    return architecture in X3D or architecture in X3D_ALIASES
+
+
+def check_x3d(name: str, width: float | None, depth: float | None, dropout: float | None) -> X3dSize:
+    """Return what is asked of an X3D; None stands for what that name means.
+
+    Raises:
+        ConfigError: There is no such network.
+    """
+    if name not in X3D:
+        raise ConfigError(f"There is no X3D {name!r}: choose one of {', '.join(X3D)}.{hint(name, X3D)}")
+    given = {"width": width, "depth": depth, "dropout": dropout}
+    for factor, value in given.items():
+        if value is None:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not (0 <= value < 1 if factor == "dropout" else value > 0):
+            expected = "at least 0 and below 1" if factor == "dropout" else "above 0"
+            raise ConfigError(f"{factor}={value!r} must be a number {expected}.")
+    return replace(X3D[name], **{factor: float(value) for factor, value in given.items() if value is not None})
+
+
 def check_depth(what: str, depth: int, depths: Iterable[int]) -> None:
     """Refuse a depth that is not there.
 
@@ -182,6 +250,8 @@ def own_arguments(architecture: str) -> tuple[str, ...]:
     """What an architecture takes besides classes, image_size, mean and std."""
     if wide(architecture):
         return ("reference",)
+    if is_x3d(architecture):
+        return ("frames", "width", "depth", "dropout")
     free = architecture == "small_cnn" or (scaled_resnet(architecture) is not None and "x" not in architecture)
     return ("width",) if free else ()
 
@@ -189,9 +259,10 @@ def own_arguments(architecture: str) -> tuple[str, ...]:
 def unknown_network(architecture: str, known: Iterable[str], more: str = "") -> ConfigError:
     """The error for a name nobody knows, or only PyTorch does; with the nearest one."""
     known = list(known)
-    if scaled_resnet(architecture):
+    if scaled_resnet(architecture) or is_x3d(architecture):
+        what = "networks for video" if is_x3d(architecture) else "ResNets for ImageNet"
         return ConfigError(
-            f"Unknown network {architecture!r} here: the ResNets for ImageNet are PyTorch's only. Build and train it "
+            f"Unknown network {architecture!r} here: the {what} are PyTorch's only. Build and train it "
             "with torch_aip; as a folder with model.onnx (`python -m bridge convert --model FOLDER --to onnx`) it "
             f"answers here too. Known here: {', '.join(known)} and wrn_<depth>_<width>."
         )

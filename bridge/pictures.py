@@ -8,10 +8,8 @@ above 32 million pixels are reduced first.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from PIL import Image
 
 from bridge.datum.sources import read_image, some_names
 from bridge.errors import DatumError
+from bridge.lazy import Lazy
 
 LAZY_BYTES = 2**30
 """Sets that take more memory than this are decoded while they are used. Ours."""
@@ -63,7 +62,7 @@ def _as_imagenet(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
-class Pictures:
+class Pictures(Lazy):
     """uint8 [n, size, size, 3] out of files, each decoded whenever it is asked for.
 
     Slices and integer arrays give arrays, decoded by as many threads as there are cores; after a slice the next one of
@@ -75,25 +74,16 @@ class Pictures:
         root: a folder that holds all of them, left out of their names in messages.
     """
 
-    dtype = np.dtype(np.uint8)
-    ndim = 4
-
     def __init__(self, files: Sequence[Path], size: int, root: Path | None = None) -> None:
+        super().__init__()
         self.files, self.size, self.root = list(files), size, root
         self._unreadable: set[int] = set()
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
         self._next: tuple[tuple[int, int], np.ndarray, list[Future[None]]] | None = None
-        self._turn = threading.RLock()
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """[n, size, size, 3]"""
         return len(self.files), self.size, self.size, 3
-
-    @property
-    def nbytes(self) -> int:
-        """What all of them take decoded."""
-        return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def unreadable(self) -> list[int]:
@@ -104,22 +94,6 @@ class Pictures:
         """The first few of these files, for messages."""
         paths = [self.files[row] for row in rows]
         return some_names([(p.relative_to(self.root) if self.root else p).as_posix() for p in paths])
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        if isinstance(key, slice):
-            start, stop, step = key.indices(len(self.files))
-            return self._slice(start, max(stop, start)) if step == 1 else self._decoded(range(start, stop, step))
-        if isinstance(key, (int, np.integer)):
-            return self._decoded([range(len(self.files))[key]])[0]
-        return self._decoded(np.arange(len(self.files))[key].tolist())
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("Pictures are decoded into a new array; copy=False cannot be had.")
-        return self[:] if dtype is None else self[:].astype(dtype)
 
     def take(self, rows: np.ndarray, axis: int = 0) -> Pictures:
         """Some of them, still undecoded, as `numpy.ndarray.take` along axis 0."""
@@ -135,16 +109,6 @@ class Pictures:
             except DatumError:
                 self._unreadable.add(row)
         return None
-
-    def submit(self, task: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have a thread do something."""
-        with self._turn:
-            if self._pool is None or not self._has_threads():
-                self._pool = os.getpid(), ThreadPoolExecutor(min(cores(), 32), "pictures")
-            return self._pool[1].submit(task, *arguments)
-
-    def _has_threads(self) -> bool:
-        return self._pool is not None and self._pool[0] == os.getpid()  # threads do not survive a fork
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files, "size": self.size, "root": self.root}
@@ -179,8 +143,3 @@ class Pictures:
     def _write(self, row: int, out: np.ndarray) -> None:
         image = self.read(row, lambda pixels: fitted(pixels, self.size))
         out[...] = 0 if image is None else image
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

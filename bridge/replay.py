@@ -11,11 +11,11 @@ import numpy as np
 from bridge.answers import AnswerStore, order
 from bridge.datum.mixing import Mixing
 from bridge.datum.steps import Shown
-from bridge.datum.views import ViewSet
+from bridge.datum.views import SampleSet
 from bridge.errors import ConfigError
 
 
-def identity_of(teacher: Any, view_set: ViewSet, mixing: Mixing, seed: int) -> dict[str, Any]:
+def identity_of(teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int) -> dict[str, Any]:
     """What must be the same for stored answers to be used again, beside the number and size of the batches.
 
     Args:

@@ -17,7 +17,7 @@ from bridge.teachers.card import Card
 from bridge.teachers.saved_model import write_saved_model
 from keras_aip.teachers import load_teacher
 
-NAMES = {"image": "images", "audio": "waveform"}
+NAMES = {"image": "images", "audio": "waveform", "video": "clips"}
 
 
 def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
@@ -113,7 +113,7 @@ def _interpreter(path: str) -> Any:
 def _shape_of(folder: str | Path, card: Card, batch: int | None) -> list[int | None]:
     if card.input_size is None:
         raise TeacherError(f"The card of {folder} gives no input_size; this form needs one.")
-    return [batch, *card.input_size, *([3] if card.kind == "image" else [])]
+    return [batch, *card.input_size, *([] if card.kind == "audio" else [3])]
 
 
 def _first(error: BaseException) -> str:

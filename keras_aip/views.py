@@ -189,7 +189,7 @@ def view_dataset(
     def finish(*numbers: tf.Tensor) -> Any:
         return renderer(ViewNumbers(*numbers)) if render == "host" else ViewNumbers(*numbers)
 
-    few = steps_at_once(len(rows), view_set.recipe.size)
+    few = steps_at_once(len(rows), view_set.recipe.pixels)
     data = ahead(stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish))
     data.steps_per_epoch = None if view_set.views is None else -(-view_set.views // batch_size)
     data.start_step, data.batch_size, data.render = start_step, batch_size, render

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bridge.errors import TeacherError
 from bridge.files import atomic_write
+from bridge.teachers.card import kind_of
 from bridge.teachers.folding import folded
 from bridge.teachers.onnx_file import BATCH, INPUTS, OUTPUT, TARGET_OPSET
 from torch_aip import models
@@ -31,7 +32,7 @@ def to_onnx(
     model: nn.Module,
     path: str | Path,
     *,
-    input_size: tuple[int, int] | None = None,
+    input_size: tuple[int, ...] | None = None,
     channels: int = 3,
     samples: int | None = None,
 ) -> None:
@@ -40,10 +41,11 @@ def to_onnx(
     The model itself stays as it is, in mode, device and precision.
 
     Args:
-        model: Takes float32 ``[batch, channels, height, width]`` in [0, 1], or waveforms ``[batch, samples]``, and
-            gives ``[batch, classes]``.
+        model: Takes float32 ``[batch, channels, height, width]`` or ``[batch, channels, frames, height, width]`` in
+            [0, 1], or waveforms ``[batch, samples]``, and gives ``[batch, classes]``.
         path: The file to write; one that is there is replaced when the new one is whole.
-        input_size: Height and width in pixels; needed only for models that are not of `torch_aip.models`.
+        input_size: Height and width in pixels, or frames, height and width of clips; needed only for models that are
+            not of `torch_aip.models`.
         channels: Of the images; other than 3 only for features on their way to becoming canonical.
         samples: Of a waveform, for models that take one.
 
@@ -54,12 +56,13 @@ def to_onnx(
     if importlib.util.find_spec("onnx") is None:
         raise TeacherError("Writing ONNX needs the package onnx: pip install -r requirements/bridge.txt.")
     size = input_size or models.input_size_of(model)
-    if samples is None and (size is None or len(size) != 2):
+    if samples is None and (size is None or len(size) not in (2, 3)):
         raise TeacherError(
-            f"A {type(model).__name__} does not say which images it takes: give input_size=(height, width)."
+            f"A {type(model).__name__} does not say which images it takes: give input_size=(height, width), or of "
+            "clips (frames, height, width)."
         )
     shape = (_ROWS, samples) if samples is not None else (_ROWS, channels, *(size or ()))
-    name = INPUTS["image" if samples is None else "audio"]
+    name = INPUTS[kind_of(size) if samples is None else "audio"]
     try:
         twin = copy.deepcopy(models.plain(model)).cpu().float().eval()
     except Exception as error:  # whatever the parts of a foreign module raise when copied

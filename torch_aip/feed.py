@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from bridge.datum.mixing import Mixing, MixingNumbers, mixing_numbers
-from bridge.datum.steps import Shard, Shown, shard_rows
-from bridge.datum.views import ViewNumbers
+from bridge.datum.steps import Numbers, Shard, Shown, shard_rows
 from bridge.errors import ConfigError, DatasetError
-from torch_aip.views import ViewLoader, view_loader
+from torch_aip.views import ViewLoader
 
 _MIXINGS_AT_ONCE = 16
 
@@ -37,7 +36,7 @@ class Step(NamedTuple):
     """What one process needs for one step.
 
     Attributes:
-        views: float32 [rows, 3, height, width] in [0, 1], or `ViewNumbers`.
+        views: float32 [rows, 3, height, width] (clips: [rows, 3, frames, height, width]) in [0, 1], or their numbers.
         mixing: `MixingNumbers` of the same rows.
         teacher: stored answers float32 [rows, classes], or None.
     """
@@ -73,7 +72,7 @@ def feed(
     taken to give each process rows of its own, as with PyTorch's DistributedSampler, and starts again at its end.
 
     Args:
-        views: batches of images or `ViewNumbers`.
+        views: batches of images or clips, or their numbers.
         mixing, seed: which mixing of which step.
         first_step: number of the first batch.
         shard: this process's number, and how many there are.
@@ -81,7 +80,7 @@ def feed(
     """
     pin = torch.cuda.is_available()
     if isinstance(views, ViewLoader) and (shard != (0, 1) or stored is not None):
-        views = view_loader(
+        views = type(views)(
             views.view_set, views.batch_size, start_step=first_step, render=views.render, shard=shard,
             shown=None if stored is None else stored.shown, workers=views.workers,
         )  # fmt: skip
@@ -92,7 +91,7 @@ def feed(
         return [tensor.pin_memory() for tensor in made] if pin else made
 
     for step, batch in enumerate(_endless(views), start=first_step):
-        rows = len(batch.affine if isinstance(batch, ViewNumbers) else batch)
+        rows = len(batch.affine if isinstance(batch, Numbers) else batch)
         kept = shard_rows(rows * shard[1], shard)
         whole = rows * shard[1]
         shown = step if stored is None else int(stored.shown(np.array([step]))[0])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bridge.datum.mixing import MixingNumbers
+from bridge.datum.mixing import MixingNumbers, clip_frames
 
 
 def mix(images: Tensor, numbers: MixingNumbers) -> Tensor:
-    """Mix every image with its partner.
+    """Mix every image or clip with its partner.
 
     Args:
-        images: float32 [batch, channels, height, width], before normalisation.
+        images: float32 [batch, channels, height, width] or [batch, channels, frames, height, width], before
+            normalisation; all frames of a clip are mixed alike.
         numbers: of the same rows, as tensors on the same device.
 
     Returns:
@@ -20,14 +21,22 @@ def mix(images: Tensor, numbers: MixingNumbers) -> Tensor:
         partner outside it.
     """
     partner, box, weight = numbers
-    channels, height, width = images.shape[1:]
     # Columns and channels as one dimension, as they lie in memory: a mask that is broadcast along three channels, the
     # innermost dimension, makes all of this 1.7 times as slow on a CPU.
-    lines = images.permute(0, 2, 3, 1).flatten(2)
+    lines = images.movedim(1, -1).flatten(-2)
     partners = lines[torch.arange(len(images), device=images.device) + partner]
-    left, top, right, bottom = (edge.view(-1, 1, 1) for edge in box.unbind(-1))
-    x = ((torch.arange(width, dtype=torch.float32, device=images.device) + 0.5) / width).repeat_interleave(channels)
-    y = ((torch.arange(height, dtype=torch.float32, device=images.device) + 0.5) / height).view(-1, 1)
-    inside = ((x > left) & (x < right)) & ((y > top) & (y < bottom))
-    mixed = torch.where(inside, partners, torch.lerp(lines, partners, weight.view(-1, 1, 1)))
-    return mixed.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
+    height, width = images.shape[-2:]
+    each = (-1, *[1] * (lines.ndim - 1))
+    left, top, right, bottom, *moments = (edge.view(each) for edge in box.unbind(-1))
+    x = _centres(width, images.device).repeat_interleave(images.shape[1])
+    y = _centres(height, images.device)[:, None]
+    inside = (x > left) & (x < right) & ((y > top) & (y < bottom))
+    if moments:
+        t = _centres(clip_frames(images.shape, axis=2), images.device)[:, None, None]
+        inside = inside & (t > moments[0]) & (t < moments[1])
+    mixed = torch.where(inside, partners, torch.lerp(lines, partners, weight.view(each)))
+    return mixed.unflatten(-1, (width, images.shape[1])).movedim(-1, 1)
+
+
+def _centres(count: int, device: torch.device) -> Tensor:
+    return (torch.arange(count, dtype=torch.float32, device=device) + 0.5) / count

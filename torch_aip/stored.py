@@ -11,7 +11,7 @@ import torch
 
 from bridge.answers import AnswerStore
 from bridge.datum.mixing import Mixing
-from bridge.datum.views import ViewNumbers
+from bridge.datum.steps import Numbers
 from bridge.errors import ConfigError
 from bridge.replay import identity_of
 from torch_aip.feed import feed
@@ -19,7 +19,7 @@ from torch_aip.launch import world_size
 from torch_aip.mixing import mix
 from torch_aip.stream import ahead
 from torch_aip.teachers import Teacher
-from torch_aip.views import ViewLoader, view_loader
+from torch_aip.views import ViewLoader
 
 _SECONDS_BETWEEN_FLUSHES = 5.0
 
@@ -83,7 +83,7 @@ def _answer(
     progress: Callable[[int], object] | None,
 ) -> None:
     first, device = store.missing.start, teacher.device
-    again = view_loader(views.view_set, views.batch_size, start_step=first, render=views.render, workers=views.workers)
+    again = type(views)(views.view_set, views.batch_size, start_step=first, render=views.render, workers=views.workers)
     renderer = again.renderer.to(device)
     flushed = time.monotonic()
     batches = ahead(feed(again, mixing, seed, first))
@@ -91,7 +91,7 @@ def _answer(
         for number in store.missing:
             step = next(batches).to(device)
             with torch.no_grad():
-                images = renderer(step.views) if isinstance(step.views, ViewNumbers) else step.views
+                images = renderer(step.views) if isinstance(step.views, Numbers) else step.views
                 store.write(number, teacher(mix(images, step.mixing)).cpu().numpy())
             if progress is not None:
                 progress(number + 1)

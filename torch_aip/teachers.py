@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from bridge.errors import ConfigError, MissingTeacherError, TeacherError
 from bridge.names import hint
-from bridge.networks import scaled_resnet
-from bridge.teachers.card import CARD_NAME, FORMS, Card, replacing_folder
+from bridge.networks import is_x3d, scaled_resnet
+from bridge.teachers.card import CARD_NAME, CHANNELS_FIRST, FORMS, Card, kind_of, replacing_folder
 from bridge.teachers.shelf import find_folder, published_as, shelf
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
 from torch_aip import models
@@ -44,7 +44,8 @@ class Teacher(nn.Module):
         dtype: ``"bfloat16"`` computes in it by autocast; None or ``"float32"`` leaves the model as it is.
         digest: What identifies the network; None: a SHA-256 over its weights, where it shows any.
         classes: Number of classes, needed only for models that are not of `torch_aip.models`.
-        input_size: Height and width in pixels (or the samples of a waveform), likewise.
+        input_size: Height and width in pixels (or the frames, height and width of clips, or the samples of a waveform),
+            likewise.
 
     Raises:
         TeacherError: The arguments contradict each other or the model.
@@ -95,7 +96,7 @@ class Teacher(nn.Module):
 
     @property
     def input_size(self) -> tuple[int, ...] | None:
-        """Height and width of the images in pixels, or (samples,) of the waveforms; None: any, or unknown."""
+        """(height, width) in pixels, (frames, height, width) of clips, (samples,) of waveforms; None: any."""
         return self._input_size
 
     @property
@@ -142,7 +143,8 @@ class Teacher(nn.Module):
         """Answer a batch in log space; no gradient flows through.
 
         Args:
-            images: RGB ``[batch, 3, height, width]`` in [0, 1]; waveforms ``[batch, samples]`` in [-1, 1].
+            images: RGB ``[batch, 3, height, width]`` in [0, 1], or clips ``[batch, 3, frames, height, width]``;
+                waveforms ``[batch, samples]`` in [-1, 1].
 
         Returns:
             float32 ``[batch, classes]``: logits as the model gives them, or ``log(max(p, 1e-7))`` of its
@@ -155,7 +157,7 @@ class Teacher(nn.Module):
         model, normalise = self._hidden
         size = self._input_size
         if size is not None and tuple(images.shape[1 if len(size) == 1 else 2 :]) != tuple(size):
-            expected = ", ".join(map(str, ("batch", *((3,) if len(size) == 2 else ()), *size)))
+            expected = ", ".join(map(str, ("batch", *((3,) if len(size) > 1 else ()), *size)))
             raise TeacherError(f"The teacher takes [{expected}], not {list(images.shape)}.")
         if any(part.training for module in self._parts() for part in module.modules()):
             self.train(False)  # somebody who holds the model itself has trained it meanwhile
@@ -220,7 +222,8 @@ def save_teacher(
         source: Where the network comes from.
         licence: Its licence.
         outputs: ``logits``, ``probabilities`` or ``labels``.
-        input_size: Height and width of its images in pixels; needed only for a module of your own.
+        input_size: Height and width of its images in pixels, or frames, height and width of its clips; needed only for
+            a module of your own.
 
     Raises:
         TeacherError: The folder holds something else or cannot be written, or a module of your own does not run on
@@ -232,13 +235,15 @@ def save_teacher(
     classes = _scores_of(model, size) if described is None else described["arguments"]["classes"]
     weights = models.state_dict(model)
     name = "" if described is None else described["architecture"]
-    shared = described is not None and not models.is_library(name) and not scaled_resnet(name)
+    shared = described is not None and not (models.is_library(name) or scaled_resnet(name) or is_x3d(name))
+    kind = kind_of(size)
     card = Card(
         classes=classes,
         input_size=size,
+        kind=kind,
         **(described or {}),
         class_names=None if class_names is None else tuple(class_names),
-        layout="NHWC" if shared else "NCHW",  # of networks both backends know, as the other one writes it
+        layout="NHWC" if shared else CHANNELS_FIRST[kind],  # of networks both backends know, as the other one writes it
         outputs=outputs,
         parameters=sum(array.size for array in weights.values()),
         accuracy=accuracy,
@@ -259,8 +264,11 @@ def save_teacher(
 def _scores_of(model: nn.Module, size: tuple[int, ...] | None) -> int:
     """How many scores a module gives that does not say so itself."""
     name = type(model).__name__
-    if size is None or len(size) != 2:
-        raise TeacherError(f"A {name} does not say which images it takes: give input_size=(height, width).")
+    if size is None or len(size) not in (2, 3):
+        raise TeacherError(
+            f"A {name} does not say which images it takes: give input_size=(height, width), or of clips "
+            "(frames, height, width)."
+        )
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
     training = [part for part in model.modules() if part.training]
     try:
@@ -268,7 +276,7 @@ def _scores_of(model: nn.Module, size: tuple[int, ...] | None) -> int:
             scores: Any = model.eval()(torch.zeros(1, 3, *size, device=device))
     except Exception as error:  # the module's own code
         raise TeacherError(
-            f"The {name} does not run on images of shape [3, {size[0]}, {size[1]}] ({error})."
+            f"The {name} does not run on images of shape [3, {', '.join(map(str, size))}] ({error})."
         ) from error
     finally:
         for part in training:

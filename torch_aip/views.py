@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
 from bridge.datum.render import render_numbers
-from bridge.datum.steps import Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
-from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
+from bridge.datum.steps import Numbers, Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
+from bridge.datum.views import SampleSet, make_view_set
 from bridge.errors import AipError, ConfigError, RunError
-from bridge.pictures import cores
+from bridge.lazy import cores
 from torch_aip.stream import Ahead, ahead
 
 _PIECE = 2**21
@@ -41,7 +41,7 @@ class Renderer(nn.Module):
 
     pixels: Tensor
 
-    def __init__(self, view_set: ViewSet):
+    def __init__(self, view_set: SampleSet):
         super().__init__()
         self.recipe = view_set.recipe
         red, green, blue = torch.from_numpy(view_set.atlas.pixels).unbind(1)
@@ -50,16 +50,16 @@ class Renderer(nn.Module):
         packed = red.int() | green.int() << 8 | blue.int() << 16
         self.register_buffer("pixels", packed, persistent=False)
 
-    def forward(self, numbers: ViewNumbers) -> Tensor:
+    def forward(self, numbers: Numbers) -> Tensor:
         """Numbers of one batch → float32 [batch, 3, size, size] in [0, 1], RGB, channels last in memory."""
         if numbers.affine.device.type == "cpu" and not torch.compiler.is_compiling():
             # A few at a time, whose temporaries stay in the cache: three times as fast.
-            few = max(1, _CACHED * torch.get_num_threads() // self.recipe.size**2)
+            few = max(1, _CACHED * torch.get_num_threads() // self.recipe.pixels)
             parts = zip(*(table.split(few) for table in numbers))
-            return torch.cat([self._draw(ViewNumbers(*part)) for part in parts]).permute(0, 3, 1, 2)
-        return self._draw(numbers).permute(0, 3, 1, 2)
+            return torch.cat([self._draw(type(numbers)(*part)) for part in parts]).movedim(-1, 1)
+        return self._draw(numbers).movedim(-1, 1)
 
-    def _draw(self, numbers: ViewNumbers) -> Tensor:
+    def _draw(self, numbers: Any) -> Tensor:
         """[batch, size, size, 3]"""
         image = self._sample(numbers.affine, numbers.frame, numbers.level)
         return torch.stack(self._colour(image, numbers.window, numbers.colour, numbers.tone), dim=-1)
@@ -94,11 +94,11 @@ class Renderer(nn.Module):
         pixel = self.pixels.index_select(0, index.flatten()).view(index.shape)
         return [channel * weight for channel in (pixel & 255, (pixel >> 8) & 255, pixel >> 16)]
 
-    def _colour(self, image: list[Tensor], window: Tensor, colour: Tensor, tone: Tensor) -> list[Tensor]:
-        """Colour stages, the padded border, grey and solarise."""
+    def _colour(self, image: list[Tensor], window: Any, colour: Tensor, tone: Any) -> list[Tensor]:
+        """Colour stages, the padded border, grey and solarise; a recipe without the latter needs neither number."""
         recipe = self.recipe
         inside = None
-        if recipe.augmentation is not None and recipe.augmentation.pad:
+        if recipe.has_window:
             column, row = self._grid(window.device)
             left, top, right, bottom = _columns(window)
             inside = ((column >= left) & (column < right) & (row >= top) & (row < bottom)).float()
@@ -188,7 +188,7 @@ def single_image_loader(
 
 
 def view_loader(
-    view_set: ViewSet,
+    view_set: SampleSet,
     batch_size: int,
     *,
     start_step: int = 0,
@@ -221,7 +221,7 @@ class ViewLoader:
 
     def __init__(
         self,
-        view_set: ViewSet,
+        view_set: SampleSet,
         batch_size: int,
         *,
         start_step: int = 0,
@@ -273,9 +273,9 @@ class ViewLoader:
         return torch.cat(parts, out=torch.empty((rows, *parts[0].shape[1:]), pin_memory=self._pinned))
 
     def _finished(self, step: Any) -> Any:
-        if isinstance(step, ViewNumbers):
-            return ViewNumbers(*(part.pin_memory() if self._pinned else part for part in step))
-        return (step.pin_memory() if self._pinned else step).permute(0, 3, 1, 2)
+        if isinstance(step, Numbers):
+            return type(step)(*(part.pin_memory() if self._pinned else part for part in step))
+        return (step.pin_memory() if self._pinned else step).movedim(-1, 1)
 
     def _drawn(self, first: int) -> Iterator[Any]:
         """Pieces from the `first` on."""
@@ -316,24 +316,24 @@ class _Pieces(Dataset):
     A row is always computed in the same company, wherever a loader starts and whatever the workers.
     """
 
-    def __init__(self, view_set: ViewSet, batch_size: int, rows: np.ndarray, shown: Shown | None, render: str):
+    def __init__(self, view_set: SampleSet, batch_size: int, rows: np.ndarray, shown: Shown | None, render: str):
         self.view_set, self.batch_size, self.shown, self.render = view_set, batch_size, shown, render
-        size = view_set.recipe.size
-        self.at_once = steps_at_once(len(rows), size)
-        self.parts = -(-len(rows) * size * size // _PIECE) if self.at_once == 1 and render == "host" else 1
+        pixels = view_set.recipe.pixels
+        self.at_once = steps_at_once(len(rows), pixels)
+        self.parts = -(-len(rows) * pixels // _PIECE) if self.at_once == 1 and render == "host" else 1
         self.parts = min(self.parts, len(rows))
         self.rows = np.array_split(rows, self.parts)
 
     def draw(self, number: int) -> Any:
-        """float32 [rows, size, size, 3] or `ViewNumbers` of tensors."""
+        """What `render_numbers` gives, or numbers, as tensors."""
         group, part = divmod(number, self.parts)
         steps = group * self.at_once + np.arange(self.at_once)
         return self.drawn(step_numbers(self.view_set, self.batch_size, steps, self.rows[part], self.shown))
 
-    def drawn(self, numbers: ViewNumbers) -> Any:
+    def drawn(self, numbers: Numbers) -> Any:
         """NumPy's numbers as tensors, or as images."""
         if self.render == "device":
-            return ViewNumbers(*map(torch.from_numpy, numbers))
+            return type(numbers)(*map(torch.from_numpy, numbers))
         return torch.from_numpy(render_numbers(numbers, self.view_set))
 
     def __getitem__(self, number: int) -> Any:
@@ -345,8 +345,8 @@ class _Pieces(Dataset):
 
 def _split(drawn: Any, count: int) -> list[Any]:
     """Several steps drawn at once, apart."""
-    if isinstance(drawn, ViewNumbers):
-        return [ViewNumbers(*step) for step in zip(*(part.chunk(count) for part in drawn))]
+    if isinstance(drawn, Numbers):
+        return [type(drawn)(*step) for step in zip(*(part.chunk(count) for part in drawn))]
     return list(drawn.chunk(count))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 ATTEMPTS = 8  # of the area/aspect crop; each is refused in 13 % of cases, so all eight in one of 10^7
+CROP_DRAWS = 2 * ATTEMPTS + 2
 
 
 def area_crop(
@@ -19,7 +20,7 @@ def area_crop(
     attempts fail, the last is clipped to the square.
 
     Args:
-        u: uniforms [2 · ATTEMPTS + 2, n].
+        u: uniforms [CROP_DRAWS, n].
         side: side of the square, in pixels.
 
     Returns:

@@ -6,6 +6,7 @@ batch over more devices does not change them as long as each device holds whole 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from bridge.datum.counter import uniforms
 from bridge.errors import RecipeError
 
 KINDS = ("cutmix", "mixup", "both", "none")
+CLIP_KINDS = (*KINDS, "reference_cutmix")
+"""What clips may be mixed by; the others are for images as well."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,9 @@ class Mixing:
     """How batches are mixed.
 
     Attributes:
-        kind: "cutmix" pastes a box of the partner, "mixup" fades to it, "both" tosses a fair coin, "none".
+        kind: "cutmix" pastes a box of the partner, into all frames of a clip alike, "mixup" fades to it, "both" tosses
+            a fair coin, "none". "reference_cutmix", of clips alone, pastes frames × rows over the whole width, as the
+            reference code does by mistake.
         alpha: λ ~ Beta(alpha, alpha), the share that stays. 0.25 for CIFAR, 1 for ImageNet (reference code).
         per: one λ and one box for the whole "batch" (reference code), or for each "sample" (ours).
         block: partners are found within blocks of this many rows (ours).
@@ -35,8 +40,8 @@ class Mixing:
     block: int = 16
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise RecipeError(f"mixing (={self.kind!r}) must be one of {', '.join(KINDS)}.")
+        if self.kind not in CLIP_KINDS:
+            raise RecipeError(f"mixing (={self.kind!r}) must be one of {', '.join(CLIP_KINDS)}.")
         if self.per not in ("batch", "sample"):
             raise RecipeError(f"mixing per (={self.per!r}) must be 'batch' or 'sample'.")
         if not 0 < self.alpha <= 100:
@@ -51,7 +56,8 @@ class MixingNumbers(NamedTuple):
     Attributes:
         partner: int32 [batch], row of the partner minus the own row.
         box: float32 [batch, 4]: left, top, right, bottom as shares of the image; the partner shows where a pixel's
-            centre lies inside; empty without CutMix.
+            centre lies inside; empty without CutMix. With "reference_cutmix" [batch, 6]: then the first and last
+            moment as shares of the clip.
         weight: float32 [batch]: share of the partner outside the box; 0 without MixUp.
     """
 
@@ -77,17 +83,35 @@ def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int
     u = uniforms(seed, "mixing", (steps[:, None] * 2**24 + rows).ravel(), 6).reshape(6, len(steps), batch)
     shared = u[:, :, :1] if mixing.per == "batch" else u
     kept = beta_quantile(shared[0], mixing.alpha)
-    cut: Any = {"cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
+    cut: Any = {"cutmix": True, "reference_cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
     half = np.where(cut, 0.5 * np.sqrt(1 - kept), 0.0)  # the box keeps the image's aspect: area 1 − λ before clipping
     box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=-1)
     weight = np.where(cut, 0.0, 1 - kept)
     if mixing.kind == "none":
         box, weight = np.zeros_like(box), np.zeros_like(weight)
+    if mixing.kind == "reference_cutmix":  # time takes the place of the width
+        whole = np.zeros_like(weight)
+        box = np.stack([whole, box[..., 1], whole + 1, box[..., 3], box[..., 0], box[..., 2]], axis=-1)
+    edges = box.shape[-1]
     return MixingNumbers(
         _partners(u[4], mixing.block).ravel(),
-        np.broadcast_to(np.clip(box, 0, 1), (len(steps), batch, 4)).reshape(-1, 4).astype(np.float32),
+        np.broadcast_to(np.clip(box, 0, 1), (len(steps), batch, edges)).reshape(-1, edges).astype(np.float32),
         np.broadcast_to(weight, (len(steps), batch)).ravel().astype(np.float32),
     )
+
+
+def clip_frames(shape: Sequence[int], axis: int) -> int:
+    """How many frames a batch of clips has, whose frames lie on `axis`.
+
+    Raises:
+        RecipeError: these are images, and "reference_cutmix" cuts through time.
+    """
+    if len(shape) != 5:
+        raise RecipeError(
+            f"mixing 'reference_cutmix' cuts clips, which have five axes; got a batch of shape {tuple(shape)}. Take "
+            "'cutmix' for images."
+        )
+    return shape[axis]
 
 
 def _partners(u: np.ndarray, block: int) -> np.ndarray:

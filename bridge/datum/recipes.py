@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from bridge.errors import RecipeError
 from bridge.names import lookup
@@ -85,34 +86,26 @@ class ImageRecipe:
     border: str = "black"
 
     def __post_init__(self) -> None:
-        if self.border not in ("black", "extend"):
-            raise RecipeError(f"border (={self.border!r}) must be 'black' or 'extend'.")
-        for name in ("size", "base_size"):
-            if not 1 <= getattr(self, name) <= 4096:
-                raise RecipeError(f"{name} (={getattr(self, name)}) must be between 1 and 4096 pixels.")
+        check_border(self.border)
+        check_sizes(self)
         if self.base is not None:
-            _check_range("base.area", self.base.area, 0, 1)
-            _check_range("base.aspect", self.base.aspect, 0, 100)
-            if not 0 < self.base.initial_crop <= 1:
-                raise RecipeError(f"base.initial_crop (={self.base.initial_crop}) must be in (0, 1].")
+            check_base(self.base)
             if not 0 <= self.base.rotation <= 180 or not 0 <= self.base.shear < 90:
                 raise RecipeError(
                     f"base.rotation (={self.base.rotation}) must be in [0, 180] and base.shear (={self.base.shear}) "
                     "in [0, 90) degrees."
                 )
-            _check_chances("base", self.base, ("vertical_flip",))
-            _check_jitter("base.jitter", self.base.jitter)
         extra = self.augmentation
         if extra is not None:
             if extra.area is not None:
-                _check_range("augmentation.area", extra.area, 0, 1)
-                _check_range("augmentation.aspect", extra.aspect, 0, 100)
+                check_range("augmentation.area", extra.area, 0, 1)
+                check_range("augmentation.aspect", extra.aspect, 0, 100)
             if extra.area is not None and extra.pad:
                 raise RecipeError("augmentation: give either pad or area, not both.")
             if not 0 <= extra.pad < self.base_size:
                 raise RecipeError(f"augmentation.pad (={extra.pad}) must be in [0, base_size={self.base_size}).")
-            _check_chances("augmentation", extra, ("flip", "grey", "solarise"))
-            _check_jitter("augmentation.jitter", extra.jitter)
+            check_chances("augmentation", extra, ("flip", "grey", "solarise"))
+            check_jitter("augmentation.jitter", extra.jitter)
         if (extra is None or extra.area is None) and self.size != self.base_size:
             raise RecipeError(
                 f"size (={self.size}) and base_size (={self.base_size}) may differ only where the augmentation crops "
@@ -130,6 +123,16 @@ class ImageRecipe:
         return (self.base.jitter if self.base else None, self.augmentation.jitter if self.augmentation else None)
 
     @property
+    def pixels(self) -> int:
+        """Of one view."""
+        return self.size**2
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a view may have a black border of its own."""
+        return self.augmentation is not None and self.augmentation.pad > 0
+
+    @property
     def has_tone(self) -> bool:
         """Whether any view may be turned grey or solarised."""
         return self.augmentation is not None and (self.augmentation.grey > 0 or self.augmentation.solarise > 0)
@@ -145,7 +148,7 @@ class ImageRecipe:
     @property
     def digest(self) -> str:
         """SHA-256 over every value, to tell whether a run resumes with the recipe it began with."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        return digest_of(self)
 
 
 def cifar(size: int = 32) -> ImageRecipe:
@@ -188,18 +191,49 @@ def recipe(name: str | None, size: int) -> ImageRecipe:
     return lookup(RECIPES, name, "view recipe", RecipeError)(size)
 
 
-def _check_range(name: str, pair: tuple[float, float], low: float, high: float) -> None:
+def digest_of(recipe: Any) -> str:
+    """SHA-256 over every value of a recipe."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode()).hexdigest()
+
+
+def check_border(border: str) -> None:
+    """As do all checks: Raises: RecipeError."""
+    if border not in ("black", "extend"):
+        raise RecipeError(f"border (={border!r}) must be 'black' or 'extend'.")
+
+
+def check_sizes(recipe: Any) -> None:
+    """Sides of views and of base views."""
+    for name in ("size", "base_size"):
+        if not 1 <= getattr(recipe, name) <= 4096:
+            raise RecipeError(f"{name} (={getattr(recipe, name)}) must be between 1 and 4096 pixels.")
+
+
+def check_base(base: Any) -> None:
+    """What base views and base clips have in common."""
+    check_range("base.area", base.area, 0, 1)
+    check_range("base.aspect", base.aspect, 0, 100)
+    if not 0 < base.initial_crop <= 1:
+        raise RecipeError(f"base.initial_crop (={base.initial_crop}) must be in (0, 1].")
+    check_chances("base", base, ("vertical_flip",))
+    check_jitter("base.jitter", base.jitter)
+
+
+def check_range(name: str, pair: tuple[float, float], low: float, high: float) -> None:
+    """A pair of numbers."""
     if len(pair) != 2 or not low < pair[0] <= pair[1] <= high:
         raise RecipeError(f"{name} (={tuple(pair)}) must be a pair low ≤ high within ({low}, {high}].")
 
 
-def _check_chances(where: str, part: BaseView | Augmentation, names: tuple[str, ...]) -> None:
+def check_chances(where: str, part: Any, names: tuple[str, ...]) -> None:
+    """Attributes of a part of a recipe that are chances."""
     for name in names:
         if not 0 <= getattr(part, name) <= 1:
             raise RecipeError(f"{where}.{name} (={getattr(part, name)}) is a chance and must be in [0, 1].")
 
 
-def _check_jitter(name: str, jitter: Jitter | None) -> None:
+def check_jitter(name: str, jitter: Jitter | None) -> None:
+    """Its amounts and its chance."""
     if jitter is None:
         return
     for field in dataclasses.fields(jitter):

@@ -1,4 +1,4 @@
-"""The reference renderer: view numbers to pixels with NumPy and OpenCV on the host."""
+"""The reference renderer: numbers of views and clips to pixels with NumPy and OpenCV on the host."""
 
 from __future__ import annotations
 
@@ -7,26 +7,45 @@ import math
 import numpy as np
 
 from bridge.datum.colour import LUMA
-from bridge.datum.views import ViewNumbers, ViewSet
+from bridge.datum.steps import Numbers
+from bridge.datum.video import ClipNumbers
+from bridge.datum.views import SampleSet, ViewNumbers
 
 _OPENCV_LIMIT = 32_000  # warpAffine keeps positions in 16 bits
 
 
-def render(views: ViewSet, n: np.ndarray) -> np.ndarray:
-    """Samples `n` (integers [batch]) of a view set: float32 [batch, size, size, 3] in [0, 1], RGB."""
+def render(views: SampleSet, n: np.ndarray) -> np.ndarray:
+    """Samples `n` (integers [batch]) of a view set or clip set, as `render_numbers` draws them."""
     return render_numbers(views.numbers(n), views)
 
 
-def render_numbers(numbers: ViewNumbers, views: ViewSet) -> np.ndarray:
-    """Draw a batch of views.
+def render_numbers(numbers: Numbers, views: SampleSet) -> np.ndarray:
+    """Draw a batch of views or clips.
 
     Args:
         numbers: of one batch, as `views.numbers` gives them.
         views: whose atlas and recipe they belong to.
 
     Returns:
-        float32 [batch, size, size, 3] in [0, 1], RGB.
+        float32 [batch, size, size, 3], or of clips [batch, frames, size, size, 3]; in [0, 1], RGB.
     """
+    return _render_clips(numbers, views) if isinstance(numbers, ClipNumbers) else _render_views(numbers, views)
+
+
+def _render_clips(numbers: ClipNumbers, clips: SampleSet) -> np.ndarray:
+    size, frames = clips.recipe.size, clips.recipe.frames
+    out = np.empty((len(numbers.affine), frames, size, size, 3), dtype=np.float32)
+    for k, clip in enumerate(out):
+        for f, image in enumerate(clip):
+            level = clips.atlas.level(*map(int, numbers.level[k, f]))
+            image[:] = _sample(level, numbers.affine[k, f], numbers.frame[k, f], size)
+        tall = clip.reshape(-1, size, 3)  # all frames share one mean, or the light would flicker
+        for colour in numbers.colour[k]:
+            tall[:] = _jitter(tall, colour)
+    return out
+
+
+def _render_views(numbers: ViewNumbers, views: SampleSet) -> np.ndarray:
     import cv2
 
     size = views.recipe.size

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from bridge.datum.views import ViewNumbers, ViewSet
+from bridge.datum.video import ClipNumbers
+from bridge.datum.views import SampleSet, ViewNumbers
 from bridge.errors import ConfigError, RecipeError
 
+Numbers = ViewNumbers | ClipNumbers
+"""What a set draws in place of pixels."""
 Shard = tuple[int, int]
 """Index of a host (or process) and how many share each step."""
 Shown = Callable[[np.ndarray], np.ndarray]
@@ -39,13 +43,22 @@ def shard_rows(batch_size: int, shard: Shard) -> np.ndarray:
 
 
 def step_numbers(
-    view_set: ViewSet, batch_size: int, steps: np.ndarray, rows: np.ndarray, shown: Shown | None = None
-) -> ViewNumbers:
-    """Numbers of the rows `rows` of the steps `steps` (int64 [k]), one step after another."""
+    view_set: SampleSet, batch_size: int, steps: np.ndarray, rows: np.ndarray, shown: Shown | None = None
+) -> Any:
+    """Numbers of the rows `rows` of the steps `steps` (int64 [k]), one step after another.
+
+    Returns:
+        `ViewNumbers` of a `ViewSet`, `ClipNumbers` of a `ClipSet`.
+    """
     steps = steps if shown is None else shown(steps)
     return view_set.numbers((steps[:, None] * batch_size + rows).ravel())
 
 
-def steps_at_once(rows: int, size: int) -> int:
-    """How many steps to draw together: half a thousand small views or half a million pixels, whichever is less."""
-    return max(1, min(512 // rows, 2**19 // (rows * size * size)))
+def steps_at_once(rows: int, pixels: int) -> int:
+    """How many steps to draw together: half a thousand small views or half a million pixels, whichever is less.
+
+    Args:
+        rows: of a step.
+        pixels: of a row.
+    """
+    return max(1, min(512 // rows, 2**19 // (rows * pixels)))

@@ -52,25 +52,27 @@ def bake(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     outputs: str = "logits",
-    image_size: int | Sequence[int] | None = None,
+    image_size: int | Sequence[int | None] | None = None,
     output: str | None = None,
     front_end: onnx.ModelProto | None = None,
     where: str | Path = "The ONNX model",
 ) -> onnx.ModelProto:
-    """Return a classifier in the canonical form: ``images`` or ``waveform`` in, ``scores`` out. Ours.
+    """Return a classifier in the canonical form: ``images``, ``clips`` or ``waveform`` in, ``scores`` out. Ours.
 
     It is run in onnxruntime on three random inputs, alone and together: the result must give what the source gives
     for the same inputs prepared in NumPy, whatever the batch.
 
     Args:
-        model: Takes images (rank 4) or waveforms (rank 2, or 3 with one axis of length 1); left as it is.
-        layout: ``NHWC`` or ``NCHW`` of its images; None: told from where the 3 channels stand.
+        model: Takes images (rank 4), clips (rank 5) or waveforms (rank 2, or 3 with one axis of length 1); left as it
+            is.
+        layout: ``NHWC`` or ``NCHW`` of its images (of clips: channels last or first, frames before the height); None:
+            told from where the 3 channels stand.
         range: Values it wants images in, before mean and std: (0, 255) or (-1, 1), say.
         mean: Subtracted then, per channel, in units of ``range``.
         std: Divided by then, per channel, in units of ``range``.
         outputs: ``logits``, ``probabilities`` or ``labels`` (class numbers, which become float32 [batch, 1]).
-        image_size: Height and width, or one number: of a square, or the samples of a waveform; where the model leaves
-            them open.
+        image_size: Height and width (of clips: frames, height, width), or one number: of a square, or the samples of a
+            waveform; where the model leaves them open.
         output: Name of the output to keep, of several.
         front_end: Takes ``[batch, samples]`` and gives the features the model wants; put in front of it.
         where: What to call the model in messages.
@@ -288,7 +290,7 @@ def _rows(way: Way, count: int) -> np.ndarray:
     # Of different brightness or loudness, so that the scores of different rows differ.
     noise = np.random.default_rng(SEED).random((count, *way.shape))
     loudness = 1 - 0.7 * np.arange(count).reshape(count, *[1] * len(way.shape)) / count
-    rows = noise * loudness if way.kind == "image" else (2 * noise - 1) * loudness
+    rows = (2 * noise - 1) * loudness if way.kind == "audio" else noise * loudness
     return rows.astype(np.float32)
 
 

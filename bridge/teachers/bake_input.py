@@ -11,6 +11,7 @@ import numpy as np
 
 from bridge.errors import TeacherError
 from bridge.teachers.bake_proof import runner
+from bridge.teachers.card import SIZES
 from bridge.teachers.onnx_file import BAKED, check_onnx
 from bridge.teachers.onnx_graph import copied, dims_of, inputs_of, shape_of
 from bridge.teachers.onnx_source import prepared
@@ -27,7 +28,7 @@ class Way:
     kind: str
     shape: tuple[int, ...]  # canonical, without the batch
     type: int  # of the source's input
-    scale: np.ndarray | None = None  # float64 [3, 1, 1]
+    scale: np.ndarray | None = None  # float64 [3, 1, 1], of clips [3, 1, 1, 1]
     shift: np.ndarray | None = None
     channels_last: bool = False
     reshaped: tuple[int, ...] | None = None  # without the batch
@@ -41,7 +42,7 @@ class Way:
         if self.type not in FLOATING:
             rows = np.rint(rows)
         if self.channels_last:
-            rows = rows.transpose(0, 2, 3, 1)
+            rows = np.moveaxis(rows, 1, -1)
         if self.reshaped is not None:
             rows = rows.reshape(len(rows), *self.reshaped)
         return rows.astype(STORED[self.type][0])
@@ -56,7 +57,7 @@ class Way:
         if self.type != FLOAT:
             chain.add("Cast", to=self.type)
         if self.channels_last:
-            chain.add("Transpose", perm=[0, 2, 3, 1])
+            chain.add("Transpose", perm=[0, *range(2, len(self.shape) + 1), 1])
         if self.reshaped is not None:
             chain.add("Reshape", np.array([0, *self.reshaped], np.int64))
 
@@ -89,7 +90,7 @@ def way_to(
     range: Sequence[float],
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
-    size: int | Sequence[int] | None,
+    size: int | Sequence[int | None] | None,
     front_end: onnx.ModelProto | None,
     where: str | Path,
 ) -> Way:
@@ -102,8 +103,9 @@ def way_to(
     dims, type_ = dims_of(value), value.type.tensor_type.elem_type
     if type_ not in STORED:
         raise TeacherError(f"{where}: input {value.name!r} does not say what type of numbers it takes.")
-    if front_end is None and len(dims) == 4:
-        size = (size, size) if isinstance(size, int) else size
+    if front_end is None and len(dims) in (4, 5):
+        if isinstance(size, int):
+            size = (*([None] if len(dims) == 5 else []), size, size)  # how many frames only the file can say
         return _way_of_images(value.name, dims, type_, layout, range, mean, std, size, where)
     if layout is not None or tuple(range) not in ((0, 1), (-1, 1)) or mean is not None or std is not None:
         raise TeacherError(f"{where} takes a waveform, in [-1, 1]: layout, range, mean and std belong to images.")
@@ -113,8 +115,8 @@ def way_to(
     axes = [axis for axis, dim in enumerate(dims) if axis > 0 and dim != 1]
     if len(dims) not in (2, 3) or len(axes) != 1:
         raise TeacherError(
-            f"{where}: input {value.name!r} has the shape {shape_of(dims)}; expected images (four axes), or a waveform "
-            "[batch, samples]. A model of features needs a front end."
+            f"{where}: input {value.name!r} has the shape {shape_of(dims)}; expected images (four axes), clips (five), "
+            "or a waveform [batch, samples]. A model of features needs a front end."
         )
     samples = _agreed(dims[axes[0]], size[0] if size and len(size) == 1 else None, "samples", value.name, where)
     reshaped = tuple(dim or samples for dim in dims[1:]) if len(dims) == 3 else None
@@ -129,29 +131,32 @@ def _way_of_images(
     range: Sequence[float],
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
-    size: Sequence[int] | None,
+    size: Sequence[int | None] | None,
     where: str | Path,
 ) -> Way:
-    fits = {"NCHW": dims[1] == 3, "NHWC": dims[3] == 3}
+    kind = "video" if len(dims) == 5 else "image"
+    fits = {"NCHW": dims[1] == 3, "NHWC": dims[-1] == 3}  # of clips: whatever stands between
     if layout is None:
         if fits["NCHW"] == fits["NHWC"]:
             what = "both" if fits["NCHW"] else "none"
             raise TeacherError(
-                f"{where}: input {name!r} has the shape {shape_of(dims)}: {what} of axes 1 and 3 has the 3 channels of "
-                "RGB images. Say which with --layout NCHW or --layout NHWC."
+                f"{where}: input {name!r} has the shape {shape_of(dims)}: {what} of axes 1 and {len(dims) - 1} has the "
+                "3 channels of RGB images. Say which with --layout NCHW or --layout NHWC."
             )
         layout = "NCHW" if fits["NCHW"] else "NHWC"
     if layout not in fits:
         raise TeacherError(f"layout is {layout!r}; expected NHWC or NCHW.")
-    channels, sides = (dims[1], dims[2:]) if layout == "NCHW" else (dims[3], dims[1:3])
+    channels, sides = (dims[1], dims[2:]) if layout == "NCHW" else (dims[-1], dims[1:-1])
     if channels not in (3, None):
         raise TeacherError(
             f"{where}: input {name!r} has the shape {shape_of(dims)}, in {layout} {channels} channels; expected 3."
         )
-    if size is not None and (len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size)):
-        raise TeacherError(f"image_size is {tuple(size)}; expected height and width in pixels.")
-    pairs = zip(("height", "width"), sides, size or (None, None))
-    height, width = (_agreed(side, wanted, what, name, where) for what, side, wanted in pairs)
+    names = SIZES[kind]
+    given = [side for side in size or () if side is not None]
+    if size is not None and (len(size) != len(names) or not all(isinstance(side, int) and side > 0 for side in given)):
+        raise TeacherError(f"image_size is {tuple(size)}; expected {', '.join(names)}, in pixels.")
+    pairs = zip(names, sides, size or (None,) * len(names))
+    found = [_agreed(side, wanted, what, name, where) for what, side, wanted in pairs]
     low, high = _numbers("range", range, 2)
     if low >= high:
         raise TeacherError(f"range is {tuple(range)}; expected the lowest value and a higher one.")
@@ -165,10 +170,10 @@ def _way_of_images(
         raise TeacherError(f"std is {spread.tolist()}; expected numbers greater than 0.")
     scale, shift = (high - low) / spread, (low - centre) / spread
     plain = bool((scale == 1).all() and (shift == 0).all())
-    column = (3, 1, 1)
+    column = (3, *[1] * len(found))
     return Way(
-        "image",
-        (3, height, width),
+        kind,
+        (3, *found),
         type_,
         scale=None if plain else scale.reshape(column),
         shift=None if plain else shift.reshape(column),
@@ -181,7 +186,7 @@ def _way_of_features(
     name: str,
     dims: list[int | None],
     type_: int,
-    size: Sequence[int] | None,
+    size: Sequence[int | None] | None,
     where: str | Path,
 ) -> Way:
     front_end = prepared(copied(front_end), "The front end")
@@ -206,7 +211,7 @@ def _way_of_features(
 
 def _agreed(found: int | None, wanted: int | None, what: str, name: str, where: str | Path) -> int:
     if found is None and wanted is None:
-        option = "--samples" if what == "samples" else "--image-size"
+        option = f"--{what}" if what in ("samples", "frames") else "--image-size"
         raise TeacherError(f"{where}: input {name!r} has a dynamic {what}. Give it with {option}.")
     if found is not None and wanted is not None and found != wanted:
         raise TeacherError(f"{where}: input {name!r} has {found} as its {what}; {wanted} was asked for.")

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ SCHEMA_VERSION = 1
 # A card is a page of text; a larger file is something else, and is not read into memory to find out.
 LARGEST_CARD_BYTES = 4 << 20
 CHOICES = {
-    "layout": ("NHWC", "NCHW"),
+    "layout": ("NHWC", "NCHW", "NCTHW"),
     "channel_order": ("RGB",),
     "outputs": ("logits", "probabilities", "labels"),
 }
-RANGES = {"image": (0, 1), "audio": (-1, 1)}
+RANGES = {"image": (0, 1), "audio": (-1, 1), "video": (0, 1)}
+SIZES = {"image": ("height", "width"), "audio": ("samples",), "video": ("frames", "height", "width")}
+CHANNELS_FIRST = {"image": "NCHW", "video": "NCTHW"}
 FORMS = {"safetensors": "weights.safetensors", "keras": "model.keras", "onnx": "model.onnx"}
 
 
@@ -40,15 +42,18 @@ class Card:
 
     Args:
         classes: Number of classes.
-        input_size: Height and width of the images in pixels, or the samples of a waveform as one number; None: any.
-        kind: What it listens to or looks at: ``image`` (RGB in [0, 1]) or ``audio`` (waveforms in [-1, 1]).
-        rate: Samples per second of a waveform; None for images.
+        input_size: Height and width of the images in pixels, the frames, height and width of clips, or the samples of a
+            waveform as one number; None: any.
+        kind: What it listens to or looks at: ``image`` (RGB in [0, 1]), ``video`` (clips of such) or ``audio``
+            (waveforms in [-1, 1]).
+        rate: Samples per second of a waveform; None for images and clips.
         front_end: How a waveform becomes the native form's features, as `bridge.teachers.front_end` takes it; baked
             into `model.onnx`.
         architecture: The name both backends build it by; None: only its files know.
         arguments: What the architecture is built with (``classes``, ``image_size``, ``mean``, ``std``, …).
         class_names: One name per class, in the order of the outputs.
-        layout: How the native form takes its images; `model.onnx` always takes ``NCHW``.
+        layout: How the native form takes its images; `model.onnx` always takes ``NCHW``. Clips are always ``NCTHW``:
+            the frames behind the channels.
         channel_order: ``RGB``.
         range: Lowest and highest value of images or waveforms, before any normalisation.
         mean: Mean per channel to subtract *before* the native form; None where it does so itself, as `model.onnx` does.
@@ -103,9 +108,8 @@ class Card:
                 # JSON gives lists; tuples make a card that was read equal to the one that was written.
                 object.__setattr__(self, name, tuple(value))
         if self.input_size is not None:
-            expected, sides = ("[height, width] in pixels", 2) if self.kind == "image" else ("[samples]", 1)
-            fits = len(self.input_size) == sides and all(_whole(side, 1) for side in self.input_size)
-            _require(fits, "input_size", self.input_size, expected)
+            fits = len(self.input_size) == len(SIZES[self.kind]) and all(_whole(side, 1) for side in self.input_size)
+            _require(fits, "input_size", self.input_size, f"[{', '.join(SIZES[self.kind])}]")
         fits = _whole(self.rate, 1) if self.kind == "audio" else self.rate is None
         _require(fits, "rate", self.rate, "whole samples per second of audio, and null otherwise")
         if self.class_names is not None:
@@ -116,6 +120,8 @@ class Card:
         _require(self.range == expected, "range", self.range, f"{list(expected)}, in which every {self.kind} is given")
         for name, choices in CHOICES.items():
             _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
+        fits = (self.layout == CHANNELS_FIRST["video"]) == (self.kind == "video")
+        _require(fits, "layout", self.layout, f"{CHANNELS_FIRST['video']} of video, and of nothing else")
         for name in ("mean", "std"):
             values = getattr(self, name)
             fits = values is None or (len(values) > 0 and all(_finite(value) for value in values))
@@ -276,6 +282,11 @@ class Card:
                     f"{Path(folder) / name} is not the file its card describes: SHA-256 is {found}, the card "
                     f"says {expected}. It was changed or damaged; fetch or train this teacher again."
                 )
+
+
+def kind_of(input_size: Sequence[int] | None) -> str:
+    """What a network takes by how many numbers its size has; ``image`` where that is open."""
+    return next((kind for kind, names in SIZES.items() if len(names) == len(input_size or ())), "image")
 
 
 @contextlib.contextmanager

@@ -224,7 +224,7 @@ def _compare(onnx_path: Path, folder: Path) -> None:
     for seed, batch in enumerate(_BATCHES):
         values = np.random.default_rng(seed).uniform(low, 1, (batch, *given.shape[1:])).astype(np.float32)
         expected: Any = session.run(None, {given.name: values})[0]
-        images = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+        images = np.moveaxis(values, 1, -1) if values.ndim > 3 else values
         try:
             found = signature(**{given.name: tf.constant(images)})["scores"].numpy()
         except (ValueError, tf.errors.OpError) as error:

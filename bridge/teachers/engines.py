@@ -34,9 +34,9 @@ class Engine:
     Attributes:
         form: The form of the card it runs.
         packages: What must be importable.
-        load: (folder, card) -> a function of images float32 [batch, height, width, 3] in [0, 1] (or waveforms float32
-            [batch, samples] in [-1, 1]) that gives scores float32 [batch, classes]: logits, probabilities not below
-            1e-7, or labels one-hot.
+        load: (folder, card) -> a function of images float32 [batch, height, width, 3] in [0, 1] (or clips float32
+            [batch, frames, height, width, 3], or waveforms float32 [batch, samples] in [-1, 1]) that gives scores
+            float32 [batch, classes]: logits, probabilities not below 1e-7, or labels one-hot.
         lacks: card, folder -> why this form cannot be run here although the packages are there, or None.
         convert: Path of an ONNX file with the input of `model.onnx` and any [batch, n] output -> a function of that
             input (images NCHW), made by the same converter; None for native forms.
@@ -128,7 +128,7 @@ def _by_torch(form: str) -> Callable[[Path, Card], Run]:
 
 
 def sample_shape(card: Card) -> tuple[int, ...]:
-    """One image, (height, width, 3), or one waveform, (samples,).
+    """One image, (height, width, 3), one clip, (frames, height, width, 3), or one waveform, (samples,).
 
     Raises:
         TeacherError: The card does not tell.
@@ -138,12 +138,12 @@ def sample_shape(card: Card) -> tuple[int, ...]:
         size = (side, side)
     if size is None:
         raise TeacherError("The card gives no input_size, so there is nothing to ask. Export it with an image size.")
-    return (*size, 3) if card.kind == "image" else tuple(size)
+    return tuple(size) if card.kind == "audio" else (*size, 3)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
-    """NHWC -> NCHW; waveforms as they are."""
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
+    """NHWC -> NCHW, clips likewise; waveforms as they are."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if x.ndim > 3 else x
 
 
 def _scores(answer: np.ndarray, card: Card) -> np.ndarray:
@@ -186,7 +186,7 @@ def _converted_for_tensorflow(xla: bool) -> Callable[[Path], Run]:
         (name,) = signature.structured_input_signature[1]
 
         def run(x: np.ndarray, kept: Any = loaded) -> np.ndarray:  # its functions live no longer than it does
-            x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)) if x.ndim == 4 else x
+            x = np.ascontiguousarray(np.moveaxis(x, 1, -1)) if x.ndim > 3 else x
             answer = signature
             if xla:
                 traced = tf.function(lambda **given: signature(**given), jit_compile=True)

@@ -15,7 +15,7 @@ import numpy as np
 from bridge.errors import ConfigError, TeacherError
 from bridge.facts import FACTS, DatasetFacts
 from bridge.names import lookup
-from bridge.teachers.card import FORMS, RANGES, Card, replacing_folder
+from bridge.teachers.card import CHANNELS_FIRST, FORMS, RANGES, Card, replacing_folder
 from bridge.teachers.front_end import Mfcc
 from bridge.teachers.options import ExportConfig
 from bridge.teachers.readers import READERS, Network, Numbers, Span, Wanted
@@ -111,16 +111,17 @@ def _canonical(wanted: Wanted, network: Network) -> tuple[Any, tuple[Numbers, Nu
     return model, in_unit_range(span, mean, std)
 
 
-def _size(wanted: Wanted, model: Any) -> int | None:
-    """Of images or waveforms, where the model leaves it open; what is asked for by name, in any case."""
+def _size(wanted: Wanted, model: Any) -> int | tuple[int | None, ...] | None:
+    """Of images, clips or waveforms, where the model leaves it open; what is asked for by name, in any case."""
     from bridge.teachers.onnx_graph import dims_of, inputs_of
 
     dims = dims_of(inputs_of(model.graph)[0])
     if wanted.front_end is not None:
         return None
-    if len(dims) != 4:
+    if len(dims) not in (4, 5):
         return wanted.config.samples
-    return wanted.image_size if any(not side for side in dims[1:]) else wanted.config.image_size
+    side = wanted.image_size if any(not side for side in dims[1:]) else wanted.config.image_size
+    return side if len(dims) == 4 else (wanted.config.frames, side, side)
 
 
 def in_unit_range(span: Span, mean: Numbers | None, std: Numbers | None) -> tuple[Numbers, Numbers] | None:
@@ -201,6 +202,7 @@ def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tup
     else:
         card = Card(
             classes=classes, input_size=known.input_size, kind=known.kind, range=RANGES[known.kind],
+            **({"layout": CHANNELS_FIRST["video"]} if known.kind == "video" else {}),
             rate=(front_end.rate if front_end else config.rate) if audio else None,
             front_end=front_end.described() if front_end else None, parameters=known.parameters, **said,
         )  # fmt: skip

@@ -184,7 +184,8 @@ def _tflite(folder: Path, card: Card, out: Path, probes: Probes, views: int, ori
 def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
     if card.kind != "image":
         raise TeacherError(
-            "int8 is for networks that take images; of audio it would have to start after the front end."
+            "int8 is for networks that take images; of audio it would have to start after the front end, and of video "
+            "nobody has tried it."
         )
     with needed(*TENSORFLOW):
         from keras_aip.forms import run_tflite, to_tflite

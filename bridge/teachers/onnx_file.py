@@ -29,7 +29,10 @@ from bridge.teachers.onnx_tensors import (
 if TYPE_CHECKING:
     import onnx
 
-INPUTS = {"image": "images", "audio": "waveform"}
+INPUTS = {"image": "images", "audio": "waveform", "video": "clips"}
+SHAPES = {
+    "image": "[batch, 3, height, width]", "audio": "[batch, samples]", "video": "[batch, 3, frames, height, width]",
+}  # fmt: skip
 OUTPUT = "scores"
 BATCH = "batch"
 UNKNOWN = "unknown"  # a domain of no operators
@@ -63,8 +66,8 @@ class OnnxFacts:
     """What a canonical ONNX file says about itself.
 
     Args:
-        kind: ``image`` or ``audio``.
-        input_size: Height and width in pixels, or the samples of a waveform as one number.
+        kind: ``image``, ``audio`` or ``video``.
+        input_size: Height and width in pixels, frames, height and width, or the samples of a waveform as one number.
         classes: Columns of the scores; 1: class numbers; None: the file does not say.
         parameters: Numbers in its floating-point initialisers, but for those that baking added.
         opset: Version of the operator set ai.onnx.
@@ -347,24 +350,24 @@ def _ends(model: onnx.ModelProto, where: str | Path) -> tuple[str, tuple[int, ..
     kind = next((kind for kind, name in INPUTS.items() if name == taken.name), None)
     if kind is None or given.name != OUTPUT:
         raise TeacherError(
-            f"{where} takes {taken.name!r} and gives {given.name!r}; expected 'images' or "
-            f"'waveform', and 'scores'. {mend}"
+            f"{where} takes {taken.name!r} and gives {given.name!r}; expected 'images', "
+            f"'waveform' or 'clips', and 'scores'. {mend}"
         )
     shape = dims_of(taken)
-    expected = "[batch, 3, height, width]" if kind == "image" else "[batch, samples]"
+    expected = SHAPES[kind]
     dynamic = [axis for axis, dim in enumerate(shape) if dim is None and axis > 0]
     if dynamic:
         raise TeacherError(
             f"{where}: input {taken.name!r} has dynamic axes {dynamic} besides the batch; give its size."
         )
-    if len(shape) != (4 if kind == "image" else 2) or (kind == "image" and shape[1] != 3):
+    if len(shape) != expected.count(",") + 1 or (kind != "audio" and shape[1] != 3):
         raise TeacherError(f"{where}: input {taken.name!r} has the shape {shape}; expected {expected}. {mend}")
     if shape[0] is not None:
         raise TeacherError(f"{where}: input {taken.name!r} takes only batches of {shape[0]}. {mend}")
     scores = dims_of(given)
     if len(scores) != 2 or scores[0] is not None:
         raise TeacherError(f"{where}: output {given.name!r} has the shape {scores}; expected [batch, classes]. {mend}")
-    sides = shape[2:] if kind == "image" else shape[1:]
+    sides = shape[1:] if kind == "audio" else shape[2:]
     return kind, tuple(side for side in sides if side is not None), scores[1]
 
 

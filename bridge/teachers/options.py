@@ -41,6 +41,8 @@ class ExportConfig(Common):
     """Text file with one class name per line, in the order of the outputs."""
     image_size: int | None = None
     """Side of the images in pixels, where the model does not say."""
+    frames: int | None = None
+    """Frames of a clip, of a network for video that does not say."""
     layout: Literal["NCHW", "NHWC"] | None = None
     """How the model takes images, where its shape does not say."""
     range: tuple[float, float] = (0.0, 1.0)

@@ -21,7 +21,7 @@ class Probes:
     """Inputs known by their number: first `NOISE` of noise, then views. Only those asked for are made.
 
     Noise is uniform over the range of the card. Views are augmented views of an image by the recipe for its size; for
-    audio, mixtures of chirps with noise.
+    audio, mixtures of chirps with noise; for video, such views that slide sideways from frame to frame.
 
     Args:
         card: Tells kind and size of an input.
@@ -39,14 +39,14 @@ class Probes:
         self.rate = card.rate
         self.views, self.total = views, NOISE + views
         self._view_set = None
-        if card.kind == "image":
-            image, side = DEFAULT_IMAGE if image is None else image, max(self.shape[:2])
+        if card.kind != "audio":
+            image, side = DEFAULT_IMAGE if image is None else image, max(self.shape[-3:-1])
             self._view_set = make_view_set(image, side, None, patches=False, views=None, seed=seed)
         elif image not in (None, DEFAULT_IMAGE):
             raise TeacherError("This teacher takes waveforms: leave the image out, it is asked about synthetic sounds.")
 
     def at(self, numbers: np.ndarray) -> np.ndarray:
-        """Inputs by number: float32 [n, height, width, 3] in [0, 1], or [n, samples] in [-1, 1]."""
+        """Inputs by number: float32 [n, height, width, 3] or [n, frames, height, width, 3] in [0, 1]; [n, samples]."""
         numbers = np.asarray(numbers, dtype=np.int64)
         out = np.empty((len(numbers), *self.shape), dtype=np.float32)
         seen = numbers >= NOISE
@@ -67,8 +67,12 @@ class Probes:
     def _views(self, numbers: np.ndarray) -> np.ndarray:
         if self._view_set is None:
             return np.stack([self._sound(number) for number in numbers])
-        height, width, _ = self.shape  # views are square
-        return render(self._view_set, numbers)[:, :height, :width]
+        *frames, height, width, _ = self.shape  # views are square
+        views = render(self._view_set, numbers)[:, :height, :width]
+        if not frames:
+            return views
+        step = max(1, width // 16)
+        return np.stack([np.roll(views, frame * step, axis=2) for frame in range(frames[0])], axis=1)
 
     def _sound(self, number: int) -> np.ndarray:
         random, samples, rate = np.random.default_rng([self.seed, 1, number]), self.shape[0], self.rate or 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.facts import DatasetFacts
-from bridge.networks import IMAGENET_CLASSES, scaled_resnet
+from bridge.networks import IMAGENET_CLASSES, KINETICS_CLASSES, is_x3d, scaled_resnet
 from bridge.teachers.card import Card
 from bridge.teachers.front_end import Mfcc
 from bridge.teachers.options import ExportConfig
@@ -108,9 +108,9 @@ def _from_architecture(wanted: Wanted, source: Source, path: Path) -> Network:
             path, class_names=card.class_names, source=card.source, licence=card.licence, accuracy=card.accuracy
         )
     size = models.input_size_of(model)
-    if size is None or len(size) != 2:
+    if size is None:
         raise ConfigError(f"{name} does not say which images it takes. Give --image-size, the side in pixels.")
-    to_onnx(model, path, input_size=(size[0], size[1]))
+    to_onnx(model, path, input_size=size)
     return dataclasses.replace(
         known, answer=_answer_of_torch(model), save=partial(save_teacher, model), normalised=True
     )  # fmt: skip
@@ -123,20 +123,22 @@ def _built(wanted: Wanted, name: str) -> Any:
     options: dict[str, Any] = {} if wanted.facts is None else {"classes": wanted.facts.classes}
     if wanted.class_names is not None:
         options["classes"] = len(wanted.class_names)
-    imagenet = scaled_resnet(name) is not None  # whose normalisation and classes are ImageNet's unless told otherwise
+    # Their normalisation and classes are ImageNet's, or Kinetics', unless told otherwise.
+    usual = IMAGENET_CLASSES if scaled_resnet(name) else KINETICS_CLASSES if is_x3d(name) else None
     if wanted.normalisation is not None:
         options["mean"], options["std"] = wanted.normalisation
-    elif not imagenet:
+    elif usual is None:
         raise ConfigError(
             f"{name} normalises its images; with which mean and deviation were its weights trained? Give --mean "
             "and --std (ImageNet's are --mean .485 .456 .406 --std .229 .224 .225)."
         )
-    if imagenet:
-        options.setdefault("classes", IMAGENET_CLASSES)
+    if usual is not None:
+        options.setdefault("classes", usual)
     elif "classes" not in (options | arguments):
         raise ConfigError(f"How many classes has {name}? Give --dataset, --class-names or --arguments classes=N.")
-    if wanted.image_size is not None:
-        options["image_size"] = wanted.image_size
+    for option, value in (("image_size", wanted.image_size), ("frames", wanted.config.frames)):
+        if value is not None:
+            options[option] = value
     return models.build(name, **{**options, **arguments})
 
 
@@ -180,7 +182,8 @@ def _from_code(wanted: Wanted, source: Source, path: Path) -> Network:
     elif size is None:
         raise ConfigError(f"{source.name} does not say which images it takes. Give --image-size, the side in pixels.")
     else:
-        to_onnx(model, path, input_size=(size, size))
+        frames = () if wanted.config.frames is None else (wanted.config.frames,)
+        to_onnx(model, path, input_size=(*frames, size, size))
     return Network(path, _answer_of_torch(model), source=source.name)
 
 
@@ -206,7 +209,7 @@ def _keras_network(wanted: Wanted, model: Any, path: Path, said: str, *, native:
 
     def answer(x: np.ndarray) -> np.ndarray:
         # What is exported takes channels first, as all ONNX forms of images do.
-        return np.asarray(model(np.moveaxis(x, 1, -1) if x.ndim == 4 else x, training=False))
+        return np.asarray(model(np.moveaxis(x, 1, -1) if x.ndim > 3 else x, training=False))
 
     return Network(path, answer, partial(save_teacher, model) if native else None, source=said)
 

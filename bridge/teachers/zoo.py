@@ -111,7 +111,7 @@ def _shelved() -> Iterator[Entry]:
         except TeacherError:
             continue
         measured = card.accuracy or {}
-        side = card.input_size[0] if card.input_size else None
+        side = card.input_size[-1] if card.input_size else None
         yield Entry(
             folder.name, card.parameters * 4 / 1e6, side, measured.get("top1"), str(measured.get("dataset", "")), True
         )

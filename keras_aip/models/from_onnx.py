@@ -43,7 +43,7 @@ class Crossed:
                 f"{saved}, made of {path}, cannot be loaded ({first}). Remove it, and try again."
             ) from error
         self._shape = given.shape
-        expected = None if card.input_size is None else [*card.input_size, *([3] if card.kind == "image" else [])]
+        expected = None if card.input_size is None else [*card.input_size, *([] if card.kind == "audio" else [3])]
         gives = self._answer.structured_outputs["scores"].shape
         if card.outputs != "labels" and gives.rank == 2 and gives[1] not in (None, card.classes):
             raise TeacherError(f"{path} answers for {gives[1]} classes, its card says {card.classes}.")

@@ -13,6 +13,11 @@ def pixels(batch: int = 4, size: int = 8, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).random((batch, 3, size, size), dtype=np.float32))
 
 
+def clips(batch: int = 2, frames: int = 4, size: int = 32, seed: int = 0) -> Tensor:
+    numbers = np.random.default_rng(seed).random((batch, 3, frames, size, size), dtype=np.float32)
+    return torch.from_numpy(numbers)
+
+
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """In inference mode, with random scales and statistics, so that forgotten ones show."""
     generator = torch.Generator().manual_seed(seed)

@@ -290,6 +290,8 @@ def test_compiled_and_wrapped_models_are_seen_through() -> None:
 
 def test_networks_of_every_name_answer() -> None:
     for name in models.names():
+        if name.startswith("x3d_"):  # takes clips: see test_x3d.py
+            continue
         if name not in ("resnet110", "wrn_40_4", "vgg16", "vgg19", "resnet34", "resnet50", "resnet101"):
             model = randomised(models.build(name, classes=3))
             assert model(pixels(1, 32)).shape == (1, 3), name

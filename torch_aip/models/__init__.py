@@ -1,8 +1,8 @@
-"""Networks by name: a small CNN, wide ResNets, CIFAR ResNets and VGGs; ImageNet ResNets; torchvision's and timm's.
+"""Networks by name: small CNN, wide ResNets, CIFAR ResNets, VGGs; ImageNet ResNets; X3D; torchvision's and timm's.
 
-All take RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1], normalise inside and give float32 logits. The
-state dicts of our own are those of their Keras twins, so weights cross by name; the ImageNet ResNets, which have none,
-have torchvision's.
+All take RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1] (those for video ``[batch, 3, frames, image_size,
+image_size]``), normalise inside and give float32 logits. The state dicts of our own are those of their Keras twins, so
+weights cross by name; those without have torchvision's (the ImageNet ResNets) and pytorchvideo's (X3D).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bridge.networks import check_arguments, own_arguments, scaled_resnet, unknown_network, wide
+from bridge.networks import check_arguments, own_arguments, scaled_resnet, size_of, unknown_network, wide
 from torch_aip.models import library
 from torch_aip.models.cnn import small_cnn
 from torch_aip.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101
@@ -23,6 +23,7 @@ from torch_aip.models.resnet import resnet20, resnet32, resnet44, resnet56, resn
 from torch_aip.models.state import load_state_dict, load_weights, plain, state_dict
 from torch_aip.models.vgg import vgg11, vgg13, vgg16, vgg19
 from torch_aip.models.wrn import wrn, wrn_16_4, wrn_40_4
+from torch_aip.models.x3d import x3d_l, x3d_m, x3d_s, x3d_s_e, x3d_xs, x3d_xs_e
 
 __all__ = [
     "Normalise",
@@ -54,6 +55,12 @@ __all__ = [
     "wrn",
     "wrn_16_4",
     "wrn_40_4",
+    "x3d_l",
+    "x3d_m",
+    "x3d_s",
+    "x3d_s_e",
+    "x3d_xs",
+    "x3d_xs_e",
 ]
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
@@ -65,6 +72,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
         *(resnet20, resnet32, resnet44, resnet56, resnet110),
         *(vgg11, vgg13, vgg16, vgg19),
         *(resnet18, resnet34, resnet50, resnet101),
+        *(x3d_xs, x3d_s, x3d_m, x3d_l, x3d_xs_e, x3d_s_e),
     )
 }
 
@@ -93,15 +101,19 @@ def build(
 
     Args:
         architecture: ``small_cnn``, ``wrn_16_4`` (any depth and width), ``resnet20``, ``vgg16``, …; for ImageNet
-            ``resnet50``, ``resnet50x2``, ``resnet18x0.25`` (of depth 18, 34, 50, 101 and any width), …; or
-            ``torchvision/resnet50``, ``timm/convnext_tiny``, …: classifiers of these libraries, where installed.
+            ``resnet50``, ``resnet50x2``, ``resnet18x0.25`` (of depth 18, 34, 50, 101 and any width), …; for video
+            ``x3d_xs``, …, ``x3d_xs_e``; or ``torchvision/resnet50``, ``torchvision/r3d_18`` (video),
+            ``timm/convnext_tiny``, …: classifiers of these libraries, where installed.
         classes: Number of logits.
         image_size: Height and width of the images in pixels; None: 32, of networks for ImageNet 224, or what the
-            library made the network for.
-        mean: Mean per channel of RGB in [0, 1], subtracted inside the model; None: 0.5, of ``resnet50`` ImageNet's.
-        std: Standard deviation per channel of RGB in [0, 1], divided by inside the model; None: 0.25, or ImageNet's.
+            network was made for.
+        mean: Mean per channel of RGB in [0, 1], subtracted inside the model; None: 0.5, of ``resnet50`` ImageNet's, of
+            ``x3d_xs`` 0.45.
+        std: Standard deviation per channel of RGB in [0, 1], divided by inside the model; None: 0.25, or ImageNet's, of
+            ``x3d_xs`` 0.225.
         **arguments: Further arguments of the architecture: ``width`` of ``small_cnn`` and ``resnet50``, ``reference``
-            of wide ResNets.
+            of wide ResNets; ``frames`` of a clip of networks for video (None: what the network was made for), and of
+            X3D also ``width``, ``depth`` and ``dropout``.
 
     Raises:
         ConfigError: The name is unknown (the nearest are given), or a value cannot work.
@@ -112,7 +124,10 @@ def build(
     """
     builder = _builder(architecture)
     common = ("classes", "image_size", "mean", "std")
-    check_arguments(architecture, arguments, common, own_arguments(architecture))
+    own = own_arguments(architecture)
+    if is_library(architecture) and library.is_video(architecture):
+        own = ("frames",)
+    check_arguments(architecture, arguments, common, own)
     options = {"image_size": image_size, "mean": mean, "std": std}
     given = {name: value for name, value in options.items() if value is not None}
     return builder(classes=classes, **given, **arguments)
@@ -129,10 +144,14 @@ def architecture_of(model: Any) -> dict[str, Any] | None:
 
 
 def input_size_of(model: Any) -> tuple[int, ...] | None:
-    """Height and width of the images a model was made for in pixels, or (samples,) of waveforms; None: nobody knows."""
+    """What a model was made for; None: nobody knows.
+
+    Returns:
+        (height, width) of images in pixels, (frames, height, width) of clips, or (samples,) of waveforms.
+    """
     described = architecture_of(model)
     if described is not None:
-        return (described["arguments"]["image_size"],) * 2
+        return size_of(described["arguments"])
     return getattr(plain(model), SIZE, None)
 
 

@@ -31,8 +31,8 @@ def from_onnx(path: str | Path) -> nn.Module:
         path: The file.
 
     Returns:
-        float32 ``[batch, 3, height, width]`` in [0, 1], or waveforms ``[batch, samples]`` -> the scores as the file
-        gives them.
+        float32 ``[batch, 3, height, width]`` or ``[batch, 3, frames, height, width]`` in [0, 1], or waveforms
+        ``[batch, samples]`` -> the scores as the file gives them.
 
     Raises:
         TeacherError: The file is refused, has an operator that onnx2torch does not know (node and operator are named),
@@ -59,7 +59,7 @@ def from_onnx(path: str | Path) -> nn.Module:
         first = re.sub(r"\b[A-Za-z0-9]+_\d+\b", lambda name: originals.get(name[0], name[0]), first)
         raise TeacherError(f"{path} does not become a PyTorch module ({first}). {_MEND}") from error
     _compare(path, images, answer)
-    setattr(module, SIZE, tuple(sides[-2:]))
+    setattr(module, SIZE, tuple(sides[1:] if len(sides) > 1 else sides))
     return module
 
 

@@ -32,7 +32,8 @@ class Normalise(nn.Module):
         mean: One value per channel, in the units of the images ([0, 1]).
         std: One value per channel, greater than zero.
 
-    Call: images ``[batch, channels, height, width]`` in [0, 1] -> the same shape, in the dtype of the model.
+    Call: images ``[batch, channels, height, width]`` or clips ``[batch, channels, frames, height, width]`` in [0, 1] ->
+    the same shape, in the dtype of the model.
     """
 
     mean: Tensor
@@ -46,7 +47,10 @@ class Normalise(nn.Module):
         self.dtype = torch.float32
 
     def forward(self, images: Tensor) -> Tensor:
-        return ((images.float() - self.mean) / self.std).to(self.dtype)
+        mean, std = self.mean, self.std
+        if images.ndim == 5:
+            mean, std = mean.unsqueeze(-1), std.unsqueeze(-1)
+        return ((images.float() - mean) / std).to(self.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Normalise:
         exact = self.mean, self.std
@@ -142,7 +146,7 @@ def normalised(model: nn.Module, mean: Sequence[float], std: Sequence[float]) ->
     Its state dict stays as it is, and it may be moved, converted, traced and compiled as before. Ours.
 
     Args:
-        model: Takes normalised images ``[batch, channels, height, width]`` as its first argument.
+        model: Takes normalised images ``[batch, channels, height, width]``, or clips, as its first argument.
         mean: One value per channel, in the units of the images.
         std: One value per channel, greater than zero.
 

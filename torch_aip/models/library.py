@@ -11,6 +11,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
-from bridge.networks import Plan
-from bridge.teachers.card import Card
+from bridge.networks import Plan, size_of, whole_number
+from bridge.teachers.card import CHANNELS_FIRST, Card, kind_of
 from torch_aip import compat
 from torch_aip.models.layers import ARCHITECTURE, finished
 from torch_aip.models.state import load_state_dict, state_dict
@@ -32,9 +33,24 @@ _INCEPTION = ("googlenet", "inception_v3")
 _FURTHER_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 
 
+# How many frames a clip has for torchvision's networks for video: those its published figures were measured with.
+_FRAMES, _USUAL_FRAMES = {"s3d": 128, "swin3d_t": 32, "swin3d_s": 32, "swin3d_b": 32}, 16
+
+
 def is_library(architecture: str) -> bool:
     """Whether a name asks for a network of torchvision or timm; whether there is one, only they know."""
     return re.fullmatch(r"(torchvision|timm)/[\w.]+", str(architecture)) is not None
+
+
+def is_video(architecture: str) -> bool:
+    """Whether a network of these libraries takes clips.
+
+    Raises:
+        ConfigError: torchvision has no such network.
+        TeacherError: It is asked for and not installed.
+    """
+    library, _, name = architecture.partition("/")
+    return library == "torchvision" and name in _video_networks(_torchvision(name))
 
 
 def build(
@@ -43,6 +59,7 @@ def build(
     image_size: int | None = None,
     mean: Sequence[float] = (0.5, 0.5, 0.5),
     std: Sequence[float] = (0.25, 0.25, 0.25),
+    frames: int | None = None,
 ) -> nn.Module:
     """Build ``torchvision/<name>`` or ``timm/<name>`` with random weights.
 
@@ -52,9 +69,11 @@ def build(
         image_size: Height and width of the images in pixels; None: what the library made the network for.
         mean: Mean per channel of RGB in [0, 1], subtracted inside the model.
         std: Standard deviation per channel of RGB in [0, 1].
+        frames: Frames of a clip, of networks for video; None: those its published figures were measured with.
 
     Returns:
-        RGB float32 ``[batch, 3, image_size, image_size]`` in [0, 1] -> float32 logits ``[batch, classes]``.
+        RGB float32 ``[batch, 3, image_size, image_size]`` (of video ``[batch, 3, frames, image_size, image_size]``) in
+        [0, 1] -> float32 logits ``[batch, classes]``.
 
     Raises:
         ConfigError: There is no such network (the nearest is named), or it cannot be built so.
@@ -64,6 +83,8 @@ def build(
     usual = _torchvision_facts(name)[1] if library == "torchvision" else _timm_config(name).input_size[-1]
     size: int = usual if image_size is None else image_size
     plan = Plan(architecture, classes, 1, size, mean, std)
+    if is_video(architecture):
+        plan = _clip_plan(plan, name, frames)
     try:
         if library == "torchvision":
             options: dict[str, Any] = {"image_size": size} if name.startswith("vit_") else {}
@@ -76,6 +97,19 @@ def build(
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:
         raise ConfigError(f"{architecture} cannot be built with image_size={size} ({_first(error)}).") from error
     return _finished(plan, model)
+
+
+def _clip_plan(plan: Plan, name: str, frames: int | None) -> Plan:
+    """The plan of a network for video, with the frames of its clips."""
+    usual, weights = _FRAMES.get(name, _USUAL_FRAMES), _torchvision_facts(name)[0]
+    plan = replace(plan, frames=usual if frames is None else frames, smallest=weights.meta["min_size"][0])
+    if name.startswith("mvit_") and size_of(plan.described()["arguments"]) != (usual, plan.smallest, plan.smallest):
+        raise ConfigError(  # it has learnt a number for every position
+            f"{plan.architecture} takes {usual} frames of {plan.smallest} pixels and no others, not {plan.frames} of "
+            f"{plan.image_size}."
+        )
+    whole_number("frames", plan.frames, at_least=weights.meta.get("min_temporal_size", 1))
+    return plan
 
 
 def pretrained(architecture: str) -> tuple[nn.Module, Card]:
@@ -109,8 +143,11 @@ def _pretrained_torchvision(name: str) -> tuple[nn.Module, Card]:
             f"a network, download {weights.url} and put it there; $TORCH_HOME says where the cache is."
         ) from error
     load_state_dict(model, {key: value for key, value in arrays.items() if not key.startswith(_FURTHER_HEADS)})
-    top1 = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
-    accuracy = None if top1 is None else {"top1": top1 / 100, "dataset": "ImageNet-1K, as published", "n": 50_000}
+    accuracy = None
+    for dataset, n in (("ImageNet-1K", 50_000), ("Kinetics-400", None)):  # of how many videos they do not say
+        top1 = weights.meta.get("_metrics", {}).get(dataset, {}).get("acc@1")
+        if top1 is not None:
+            accuracy = {"top1": top1 / 100, "dataset": f"{dataset}, as published", "n": n}
     return model, _card(model, categories, weights.url, "BSD 3-Clause (torchvision)", accuracy)
 
 
@@ -149,14 +186,16 @@ def _card(
     model: nn.Module, class_names: Sequence[str] | None, source: str, licence: str, accuracy: dict[str, Any] | None
 ) -> Card:
     described = json.loads(getattr(model, ARCHITECTURE))
-    size, classes = described["arguments"]["image_size"], described["arguments"]["classes"]
+    size, classes = size_of(described["arguments"]), described["arguments"]["classes"]
+    kind = kind_of(size)
     return Card(
         classes=classes,
-        input_size=(size, size),
+        input_size=size,
+        kind=kind,
         architecture=described["architecture"],
         arguments=described["arguments"],
         class_names=tuple(class_names) if class_names and len(class_names) == classes else None,
-        layout="NCHW",
+        layout=CHANNELS_FIRST[kind],
         parameters=sum(array.size for array in state_dict(model).values()),
         accuracy=accuracy,
         source=source,
@@ -177,14 +216,18 @@ def _in_float32(model: nn.Module, arguments: Any, answer: Any) -> Any:
 def _torchvision(name: str) -> Any:
     """torchvision's models, if there is a classifier of that name."""
     models = compat.torchvision().models
-    known = models.list_models(module=models)
+    known = models.list_models(module=models) + _video_networks(models)
     if name not in known:
         raise ConfigError(f"torchvision has no classifier {name!r}.{hint(name, known)}")
     return models
 
 
+def _video_networks(models: Any) -> list[str]:
+    return models.list_models(module=models.video)
+
+
 def _torchvision_facts(name: str) -> tuple[Any, int, Sequence[float], Sequence[float]]:
-    """The published weights, and the size, mean and deviation of the images they want."""
+    """The published weights, and the size, mean and deviation of the images or frames they want."""
     weights = _torchvision(name).get_model_weights(name).DEFAULT
     wanted = weights.transforms()
     mean, std = ((0.5,) * 3, (0.5,) * 3) if name in _INCEPTION else (wanted.mean, wanted.std)

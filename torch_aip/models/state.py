@@ -22,7 +22,7 @@ from bridge.networks import IGNORED, check_fit
 from torch_aip.models.layers import ARCHITECTURE
 
 # Under which keys training programs keep the state dict beside other things, and what they put before its names.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "student", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "student", "net")
 PREFIXES = ("module.", "_orig_mod.", "student.", "model.")
 
 
