@@ -7,7 +7,8 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,18 +18,21 @@ from bridge.errors import DatasetError
 from bridge.pictures import Pictures
 from bridge.progress import progress_bar
 
+if TYPE_CHECKING:
+    from bridge.clips import Clips
+
 _PATIENCE = 3.0  # seconds
 _ATTEMPTS = 10  # torchvision's
 _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 
 
-def slices(total: int, batch_size: int, doing: str = "measuring") -> Iterator[slice]:
+def slices(total: int, batch_size: int, doing: str = "measuring", unit: str = "images") -> Iterator[slice]:
     """`total` rows in order, `batch_size` at a time; with a bar on a terminal if it takes more than three seconds."""
     began, advance = time.monotonic(), None
     with contextlib.ExitStack() as stack:
         for start in range(0, total, batch_size):
             if advance is None and time.monotonic() - began > _PATIENCE and sys.stderr.isatty():
-                advance = stack.enter_context(progress_bar(doing, "images", total, start))
+                advance = stack.enter_context(progress_bar(doing, unit, total, start))
             stop = min(start + batch_size, total)
             yield slice(start, stop)
             if advance is not None:
@@ -96,28 +100,49 @@ def picture_crops(pictures: Pictures, numbers: np.ndarray, *, flip: bool, seed: 
     Raises:
         DatasetError: no picture can be decoded.
     """
-    picked, draws, before = shuffled_index(seed, numbers, len(pictures)), crop_draws(numbers, seed), pictures.unreadable
-    out = np.empty((len(numbers), *pictures.shape[1:]), np.uint8)
+    picked, draws = shuffled_index(seed, numbers, len(pictures)), crop_draws(numbers, seed)
 
-    def draw(position: int) -> None:
-        for further in range(len(pictures)):
-            row = int(picked[position] + further) % len(pictures)
-            crop = pictures.read(row, lambda pixels: resized_crop(pixels, pictures.size, draws[position], flip))
-            if crop is not None:
-                out[position], picked[position] = crop, row
-                return
-        raise DatasetError(f"no usable image in {pictures.root}: found {pictures.names(pictures.unreadable)}.")
+    def read(row: int, position: int) -> np.ndarray | None:
+        return pictures.read(row, lambda pixels: resized_crop(pixels, pictures.size, draws[position], flip))
 
-    for task in [pictures.submit(draw, position) for position in range(len(numbers))]:
-        task.result()
-    if pictures.unreadable != before:
-        found = pictures.unreadable
+    return usable(pictures, picked, read, "image")
+
+
+def usable(
+    files: Pictures | Clips, picked: np.ndarray, read: Callable[[int, int], np.ndarray | None], what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What several threads read of files; in place of one that cannot be decoded the next that can, with a warning.
+
+    Args:
+        files: whose threads read; `unreadable` says which cannot be decoded.
+        picked: int64 [k], the files wanted.
+        read: a file and its position among those wanted → pixels, all of one shape; None if it cannot be decoded.
+        what: they are, for messages.
+
+    Returns:
+        uint8 [k, ...]; which files these are, int64 [k].
+
+    Raises:
+        DatasetError: no file can be decoded.
+    """
+    count, before = len(files.files), files.unreadable
+
+    def draw(position: int) -> tuple[np.ndarray, int]:
+        for further in range(count):
+            row = int(picked[position] + further) % count
+            pixels = read(row, position)
+            if pixels is not None:
+                return pixels, row
+        raise DatasetError(f"no usable {what} in {files.root}: found {files.names(files.unreadable)}.")
+
+    drawn = [task.result() for task in [files.submit(draw, position) for position in range(len(picked))]]
+    if files.unreadable != before:
+        found = files.unreadable
         warnings.warn(
-            f"{len(found)} of {len(pictures)} files are no usable images, others come in their place: "
-            f"{pictures.names(found)}",
-            stacklevel=2,
+            f"{len(found)} of {count} files are no usable {what}s, others come in their place: {files.names(found)}",
+            stacklevel=3,
         )
-    return out, picked
+    return np.stack([pixels for pixels, _ in drawn]), np.array([row for _, row in drawn], np.int64)
 
 
 def crop_draws(numbers: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bridge import video_layouts
+from bridge.config import VideoOptions
 from bridge.datasets import data_folder
 from bridge.datum.sources import some_names
 from bridge.errors import DatasetError, DatumError
@@ -22,6 +23,8 @@ from bridge.names import hint
 from bridge.video_layouts import Listing
 from bridge.videos import Sampling, read_clips
 
+SHORT_SIDE, CROP = 183, 160
+"""Pixels to which the shorter side of a frame is scaled, and of the square cut out of it (Asano & Saeed 2023)."""
 TEST_CLIPS = 10
 """Clips per video in a test; in validation it is one (Asano & Saeed 2023)."""
 _SPLITS = ("train", "validation", "test")
@@ -75,11 +78,16 @@ class Clips(Lazy):
         """
         return Clips([self.files[video] for video in np.asarray(videos).tolist()], self.sampling, self.root)
 
-    def read(self, video: int) -> _Views:
-        """All rows of a video, uint8 [clips · spatial, frames, crop, crop, 3]; None if it is unusable, kept in mind."""
+    def read(self, video: int, read: Callable[[Path], np.ndarray] | None = None) -> _Views:
+        """What a function reads of a video; None, kept in mind, if it is unusable.
+
+        Args:
+            video: its number in `files`.
+            read: file → pixels; None: all rows, uint8 [clips · spatial, frames, crop, crop, 3].
+        """
         if video not in self._unreadable:
             try:
-                return read_clips(self.files[video], self.sampling)
+                return read(self.files[video]) if read else read_clips(self.files[video], self.sampling)
             except DatumError as error:
                 self._unreadable[video] = str(error)
         return None
@@ -147,8 +155,8 @@ def load_video(
     frames: int = 4,
     stride: float = 12,
     rate: float | None = None,
-    short_side: int = 183,
-    crop: int = 160,
+    short_side: int | None = None,
+    crop: int = CROP,
     clips: int | None = None,
     spatial: int = 1,
     exact_stride: bool = False,
@@ -159,15 +167,17 @@ def load_video(
     """Find an evaluation set of videos: a name in ``VIDEO_FACTS``, a folder, or a list; nothing is decoded yet.
 
     By name it is looked for in the data folder (`bridge.video_layouts` says how). A folder has one folder per class, or
-    parts train, val and test that have, or videos without labels. A list is a csv of Kinetics or testlist01.txt of
-    UCF101; its videos lie beside it or in ``data_dir``. Videos in a list that are not there are counted and named.
+    parts train, val and test that have, or videos without labels; one called UCF-101, with all of its videos, is split
+    as that set. A list is a csv of Kinetics or testlist01.txt of UCF101; its videos lie beside it or in ``data_dir``.
+    Videos in a list that are not there are counted and named.
 
     Args:
         name_or_path: a name in ``VIDEO_FACTS``, or a path.
         split: ``train``, ``validation`` or ``test``. By name, what is not the test set is split by us
             (`video_layouts.find`), and Kinetics is tested on its validation videos.
-        frames, stride, short_side, crop, spatial, exact_stride: as of `Sampling`.
-        rate: as of `Sampling`; None: that of the set, 30 for paths.
+        frames, stride, crop, spatial, exact_stride: as of `Sampling`.
+        rate: as of `Sampling`; None: that of the set; of a path 25 if its videos have the names of UCF101's, else 30.
+        short_side: as of `Sampling`; None: 183 for a crop of 160, in proportion for others.
         clips: per video; None: 10 to test, else 1.
         class_names: those of the model to be measured, in its order: classes are matched to them by name, whatever
             their case, spaces and underscores; some of them may be absent.
@@ -186,8 +196,8 @@ def load_video(
     sampling = Sampling(
         frames=frames,
         stride=stride,
-        rate=rate or (facts.rate if facts else Sampling.rate),
-        short_side=short_side,
+        rate=rate or Sampling.rate,
+        short_side=round(crop * SHORT_SIDE / CROP) if short_side is None else short_side,
         crop=crop,
         clips=clips or (TEST_CLIPS if split == "test" else 1),
         spatial=spatial,
@@ -195,7 +205,7 @@ def load_video(
     )
     if facts is not None:
         listing = _named(facts, split, data_folder(data_dir), fold, class_names)
-        name = facts.name if split == "test" else f"{facts.name}/{split}"
+        name, usual_rate = facts.name if split == "test" else f"{facts.name}/{split}", facts.rate
     else:
         path = Path(name_or_path).expanduser()
         if not path.exists():
@@ -203,15 +213,39 @@ def load_video(
                 f"no evaluation set of videos {str(name_or_path)!r}: expected one of {', '.join(VIDEO_FACTS)}, an "
                 f"existing folder, a .csv of Kinetics or a list of UCF101.{hint(str(name_or_path), VIDEO_FACTS)}"
             )
-        listing = video_layouts.of_path(path, split, Path(data_dir).expanduser() if data_dir else None)
+        listing = video_layouts.of_path(path, split, Path(data_dir).expanduser() if data_dir else None, fold)
+        usual_rate = VIDEO_FACTS["ucf101"].rate if video_layouts.is_ucf101(listing) else Sampling.rate
         listing, name = video_layouts.in_order_of(listing, class_names) if class_names else listing, path.resolve().name
     if listing.missing:
         known = f"{len(listing.files):,} of {len(listing.files) + len(listing.missing):,} videos"
         warnings.warn(f"{listing.root} holds {known} of the list; not {some_names(listing.missing)}", stacklevel=2)
     if not listing.files:
         raise DatasetError(f"no video in {listing.root}: expected videos or class folders; found none.")
-    found = Clips(listing.files, sampling, listing.root)
+    found = Clips(listing.files, replace(sampling, rate=rate or usual_rate), listing.root)
     return LabelledVideos(found, listing.labels, listing.class_names, name, facts.classes if facts else None)
+
+
+def sampling_of(options: VideoOptions, input_size: Sequence[int]) -> dict[str, Any]:
+    """What `load_video` is told by a command's options for a network of that size.
+
+    Args:
+        options: of the command.
+        input_size: of the network: frames, height and width in pixels.
+    """
+    frames, side = input_size[0], input_size[1]
+    return {
+        "frames": frames, "crop": side, "stride": options.stride, "clips": options.clips, "spatial": options.spatial,
+        "fold": options.fold,
+    }  # fmt: skip
+
+
+def joined_videos(parts: Sequence[LabelledVideos]) -> LabelledVideos:
+    """Several parts of one set, which has labels, as one that is named after the first. Decodes none."""
+    files = [file for part in parts for file in part.clips.files]
+    roots = {part.clips.root for part in parts}
+    together = Clips(files, parts[0].clips.sampling, roots.pop() if len(roots) == 1 else None)
+    labels = [part.labels for part in parts if part.labels is not None]
+    return parts[0] if len(parts) == 1 else replace(parts[0], clips=together, labels=np.concatenate(labels))
 
 
 def readable_videos(data: LabelledVideos, stacklevel: int = 2) -> np.ndarray:

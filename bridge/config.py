@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any, Literal, TypeVar
 import yaml
 from tyro.conf import Suppress
 
-from bridge.datum.mixing import Mixing
+from bridge.datum.mixing import KINDS, Mixing
 from bridge.datum.recipes import ImageRecipe
-from bridge.errors import ConfigError
+from bridge.datum.video_recipes import VideoRecipe
+from bridge.errors import ConfigError, RecipeError
 from bridge.names import hint
 
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -49,24 +51,42 @@ class ViewOptions:
     """An image, a folder of images, "sklearn:china.jpg", "control:noise" or "control:constant"."""
     patches: bool = False
     """The image folder holds ready-made patches: only augment them."""
-    recipe: Literal["cifar", "steady", "imagenet"] | None = None
-    """How views are made; "steady" is "cifar" without jitter and black; None: by size (below 96 pixels "cifar")."""
+    frames: int | None = None
+    """Frames of a fake clip of the image set in motion; None: those of the teacher, and where it takes images none."""
+    motion: Literal["linear", "smooth", "none"] = "linear"
+    """Of fake clips: a box straight to another; on a curve, turning (ours); or standing still, a control (ours)."""
+    recipe: Literal["cifar", "steady", "imagenet", "video"] | None = None
+    """How views are made; "steady" has neither jitter nor black; None: "video" for clips, below 96 pixels "cifar"."""
     image_size: int | None = None
-    """Side of a view in pixels; None takes the teacher's (or 32)."""
+    """Side of a view in pixels; None takes the teacher's (or 32, of clips 160)."""
     views: int | None = 50_000
-    """Distinct base views; None never shows the same one twice."""
+    """Distinct base views or clips; None never shows the same one twice."""
     seed: int = 0
     """Seed of views, mixing and the student's first weights."""
-    mixing: Literal["cutmix", "mixup", "both", "none"] = "cutmix"
-    """How views are mixed with each other before the teacher sees them."""
+    mixing: Literal["cutmix", "mixup", "both", "none", "reference_cutmix"] = "cutmix"
+    """How views are mixed before the teacher sees them; reference_cutmix cuts clips wrongly, as the reference does."""
     mixing_alpha: float | None = None
-    """λ ~ Beta(alpha, alpha); None: 0.25 with the cifar recipe, 1 with the imagenet one (reference code)."""
+    """λ ~ Beta(alpha, alpha); None: 0.25 with the cifar recipe, 1 with the imagenet and video ones (reference code)."""
     mixing_per: Literal["batch", "sample"] = "batch"
     """One box and λ for the whole batch (reference code), or for each sample (ours)."""
 
 
 @dataclass(frozen=True)
-class DistillConfig(ViewOptions, Common):
+class VideoOptions:
+    """How real videos are read, where there are any."""
+
+    clips: int | None = None
+    """Clips per video, evenly spread, whose answers are averaged; None: 10 to test, else 1 (Asano & Saeed 2023)."""
+    spatial: Literal[1, 3] = 1
+    """Squares cut from each clip: the middle one, or three along the longer side, averaged too."""
+    stride: float = 12.0
+    """Of the frames of a clip; in frames of the usual rate of the data set (Asano & Saeed 2023)."""
+    fold: Literal[1, 2, 3] = 1
+    """Which of the official splits of UCF101."""
+
+
+@dataclass(frozen=True)
+class DistillConfig(VideoOptions, ViewOptions, Common):
     """Distil a teacher into a student from one image."""
 
     dataset: str = "digits"
@@ -88,7 +108,7 @@ class DistillConfig(ViewOptions, Common):
     resume: bool = False
     """Continue the run in that folder from its last saved state."""
     temperature: float = 8.0
-    """τ; the paper uses 8 for images."""
+    """τ; the paper uses 8 for images, 5 for video."""
     loss: str = "kl"
     """kl, soft_cross_entropy, logit_mse, l1, jensen_shannon, argmax, dist or dkd."""
     tau_squared: bool = False
@@ -138,32 +158,38 @@ class DistillConfig(ViewOptions, Common):
 
 
 @dataclass(frozen=True)
-class TrainTeacherConfig(Common):
-    """Train a teacher on labelled images, the ordinary way."""
+class TrainTeacherConfig(VideoOptions, Common):
+    """Train a teacher on labelled images or (PyTorch) videos, the ordinary way."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, an .npz with x_train, or a folder with train/ and test/, each with class folders."""
+    """digits, cifar10, cifar100, an .npz with x_train, or a folder with train/ and test/, each with class folders; for
+    networks that take clips ucf101, k400, or such a folder of videos."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     architecture: str = "small_cnn"
-    """Such as small_cnn, wrn_40_4, resnet56, vgg16 or (PyTorch) resnet18; with --init that of its network."""
+    """Such as small_cnn, wrn_40_4, resnet56, vgg16 or (PyTorch) resnet18, x3d_xs; with --init that of its network."""
     init: str | None = None
     """Start from these weights: a teacher folder, or torchvision/NAME, timm/NAME (PyTorch). They keep their
     normalisation; for other classes the last layer begins anew. It wants a lower --learning-rate, such as 1e-4."""
-    width: int | None = None
-    """Width of small_cnn; None takes its default."""
+    width: int | float | None = None
+    """Width of small_cnn, or factor of the channels of an X3D (2 of x3d_xs); None takes its default."""
+    depth: float | None = None
+    """Factor of the blocks of an X3D (2.2 of x3d_xs); None takes its default."""
     hold_out: bool = True
     """Keep the validation split out of training and measure on it; off: learn from it too and measure on the test."""
     out: str | None = None
     """The teacher folder to write; None: DATASET_ARCHITECTURE in $AIP_TEACHERS (or ./teachers), where it is found."""
     image_size: int | None = None
-    """Side of the images in pixels; None: that of --init, 224 for ImageNet's networks, else 32."""
+    """Side of the images in pixels; None: that of --init, 224 for ImageNet's networks, else 32; of clips the
+    network's own."""
+    frames: int | None = None
+    """Frames of a clip, of networks for video; None: that of --init, or the network's own."""
     epochs: int = 30
-    """Passes over the training images."""
+    """Passes over the training images or videos, of each of which a random clip is seen."""
     steps_per_epoch: int | None = None
-    """Steps per epoch; None: as many as the images fill."""
+    """Steps per epoch; None: as many as they fill."""
     batch_size: int = 128
-    """Images per step."""
+    """Images or clips per step."""
     learning_rate: float = 3e-3
     """Peak rate of AdamW, with a 10 % warm-up, then cosine to zero (ours)."""
     weight_decay: float = 1e-2
@@ -173,23 +199,24 @@ class TrainTeacherConfig(Common):
     normalise: Literal["dataset", "half"] = "dataset"
     """By the data set's mean and deviation, or by one half each (ours: keeps photographs in range of dark digits)."""
     pad: int = 4
-    """Random crops after so many pixels of border (reference code)."""
+    """Random crops after so many pixels of border (reference code); not of large pictures and videos."""
     flip: bool = True
-    """Random horizontal flips (reference code); wrong for digits."""
+    """Random horizontal flips (reference code); wrong for digits, and where left and right are classes."""
     cutout: int = 16
-    """Side of a blackened square (reference code); 0: none."""
+    """Side of a blackened square (reference code), not of large pictures and videos; 0: none."""
     seed: int = 0
     """Seed of weights and augmentation."""
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(Common):
+class EvaluateConfig(VideoOptions, Common):
     """Measure a trained network, against labels or against its teacher alone."""
 
     model: str | None = None
     """The folder of the network to measure (a run folder's student/, or a teacher folder)."""
     dataset: str = "digits"
-    """digits, cifar10, cifar100, a folder with a folder per class, a flat folder of unlabelled images, or an .npz."""
+    """digits, cifar10, cifar100, a folder with a folder per class, a flat folder of unlabelled images, or an .npz; for
+    networks that take clips k400, ucf101, such a folder of videos, or their official lists."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     testdir: str | None = None
@@ -199,25 +226,27 @@ class EvaluateConfig(Common):
     teacher: str | None = None
     """Teacher folder to compare with: agreement and KL."""
     batch_size: int = 256
-    """Images per forward pass."""
+    """Images or clips per forward pass; of large clips fewer."""
     out: str | None = None
     """JSON file to write the result to."""
 
 
 @dataclass(frozen=True)
 class ViewsConfig(ViewOptions, Common):
-    """Look at the views of one image, or write them to disk."""
+    """Look at the views or fake clips of one image, or write them to disk."""
 
     out: str = "runs/views"
     """Folder for the picture and, with --count, the views."""
     grid: int = 8
-    """The picture shows grid × grid views of each kind."""
+    """The picture shows grid × grid views of each kind, or so many clips, one below the other."""
     count: int = 0
-    """How many views to write as files; 0 writes only the picture."""
+    """How many views or clips to write as files; 0 writes only the picture."""
     layout: Literal["folder", "tar"] = "folder"
-    """Folders of 1,000 images, or tar shards."""
-    image_format: Literal["png", "jpg"] = "png"
-    """File type of the views."""
+    """Folders of 1,000 files, or tar shards."""
+    image_format: Literal["png", "jpg", "mp4"] | None = None
+    """File type: png or jpg of views, mp4 of clips; None: png or mp4."""
+    rate: float = 12.0
+    """Frames per second of written clips; the reference shows 8 frames in 2/3 s."""
     kind: Literal["base", "augmented"] = "base"
     """Write base views, to be augmented in training (as the reference stores them), or augmented ones."""
 
@@ -305,13 +334,20 @@ def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
     return dataclasses.replace(config, **clean)  # type: ignore[type-var]
 
 
-def mixing_of(options: ViewOptions, recipe: ImageRecipe) -> Mixing:
-    """The mixing the options ask for, with the reference's λ for the recipe where none is given."""
-    alpha = options.mixing_alpha
+def mixing_of(options: ViewOptions, recipe: ImageRecipe | VideoRecipe) -> Mixing:
+    """The mixing the options ask for, with the reference's λ for the recipe where none is given.
+
+    Raises:
+        RecipeError: a mixing of clips for a recipe of images.
+    """
+    alpha, of_clips = options.mixing_alpha, isinstance(recipe, VideoRecipe)
     if alpha is None:
-        crops_by_area = recipe.augmentation is not None and recipe.augmentation.area is not None
-        alpha = 1.0 if crops_by_area else 0.25
-    return Mixing(options.mixing, alpha, options.mixing_per)
+        by_area = of_clips or (recipe.augmentation is not None and recipe.augmentation.area is not None)
+        alpha = 1.0 if by_area else 0.25
+    mixing = Mixing(options.mixing, alpha, options.mixing_per)
+    if mixing.kind not in KINDS and not of_clips:
+        raise RecipeError(f"--mixing {mixing.kind} cuts frames, and images have none; use one of {', '.join(KINDS)}.")
+    return mixing
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -342,8 +378,8 @@ def check(config: Any, whole: bool = True) -> None:
         ConfigError: naming the option, its value and what is allowed.
     """
     positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
-    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "seeds")
-    positive += ("clip_norm", "accumulate")
+    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "depth", "seeds")
+    positive += ("clip_norm", "accumulate", "frames", "clips", "stride")
     not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad", "workers")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -387,6 +423,8 @@ def _is_of(value: Any, annotation: str) -> bool:
     """Whether a value fits an annotation such as "int | None" or "Literal['a', 'b']"; YAML brings anything."""
     if value is None:
         return "None" in annotation
+    if "Literal" in annotation:
+        return re.search(rf"[\[ ]{re.escape(repr(value))}[,\]]", annotation.replace('"', "'")) is not None
     if isinstance(value, bool):
         return "bool" in annotation
     if isinstance(value, int):
@@ -395,8 +433,6 @@ def _is_of(value: Any, annotation: str) -> bool:
         return "float" in annotation
     if isinstance(value, tuple | Mapping):
         return ("tuple" if isinstance(value, tuple) else "Mapping") in annotation
-    if "Literal" in annotation:
-        return f'"{value}"' in annotation or f"'{value}'" in annotation
     return isinstance(value, str) and "str" in annotation
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from bridge.errors import DatasetError, TeacherError
 from bridge.facts import FACTS, DatasetFacts, Labelled
 from bridge.names import hint
 from bridge.pictures import Pictures, fitted
+
+if TYPE_CHECKING:
+    from bridge.clips import LabelledVideos
 
 __all__ = [
     "FACTS",
@@ -40,6 +43,7 @@ __all__ = [
 DATA_VARIABLE = "AIP_DATA"
 DEFAULT_FOLDER = "data"
 Fetch = Callable[[str, str], Labelled]
+AnyLabelled = TypeVar("AnyLabelled", "Labelled", "LabelledVideos")
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 
@@ -150,11 +154,11 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     return replace(parts[0], images=together, labels=np.concatenate(labels))
 
 
-def check_classes(data: Labelled, classes: int, class_names: Sequence[str] | None = None) -> Labelled:
+def check_classes(data: AnyLabelled, classes: int, class_names: Sequence[str] | None = None) -> AnyLabelled:
     """Refuse labels that mean nothing to a model; those of ImageNet's ids become its numbers.
 
     Args:
-        data: with or without labels.
+        data: images or videos, with or without labels.
         classes: of the model.
         class_names: of the model, if known.
 

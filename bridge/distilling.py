@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bridge import wordnet
+from bridge.clips import LabelledVideos, readable_videos, sampling_of, thinned_videos
 from bridge.config import DistillConfig
 from bridge.datasets import FACTS, Labelled, check_classes, readable_rows, thinned
 from bridge.datum.mixing import Mixing
 from bridge.datum.preview import previews
 from bridge.datum.render import render
-from bridge.datum.views import ViewSet, make_view_set
+from bridge.datum.video import ClipSet, make_clip_set
+from bridge.datum.video_recipes import VideoRecipe
+from bridge.datum.views import SampleSet, ViewSet, make_view_set
 from bridge.errors import ConfigError
 from bridge.metrics import confusion_matrix
 from bridge.progress import StepProgress
@@ -36,29 +39,37 @@ class Prepared:
 
     Attributes:
         teacher: the backend's.
-        view_set: the views.
+        view_set: the views or clips.
         test: what is measured on; None on hosts that only follow.
         steps: per epoch.
     """
 
     teacher: Any
-    view_set: ViewSet
-    test: Labelled | None
+    view_set: SampleSet
+    test: Labelled | LabelledVideos | None
     steps: int
 
     @property
-    def size(self) -> int:
-        """Side of a view in pixels."""
-        return self.view_set.recipe.size
+    def made_for(self) -> dict[str, int]:
+        """What a student must be built for, as `models.build` takes it: image_size, and of clips frames."""
+        recipe = self.view_set.recipe
+        return {"image_size": recipe.size, **({"frames": recipe.frames} if isinstance(recipe, VideoRecipe) else {})}
 
 
-def prepare(config: DistillConfig, teacher: Any, load: Callable[..., Labelled], first_host: bool = True) -> Prepared:
+def prepare(
+    config: DistillConfig,
+    teacher: Any,
+    load: Callable[..., Labelled],
+    load_video: Callable[..., LabelledVideos] | None,
+    first_host: bool = True,
+) -> Prepared:
     """All that is read from disk, each host for itself; the evaluation set only where it is measured.
 
     Args:
         config: resolved options.
         teacher: of the backend; says `classes`, `input_size` and `class_names`.
         load: the backend's way to an evaluation set.
+        load_video: its way to one of videos; None where it has no networks for them.
         first_host: whether this process measures and writes.
 
     Raises:
@@ -66,25 +77,47 @@ def prepare(config: DistillConfig, teacher: Any, load: Callable[..., Labelled], 
     """
     if teacher.classes is None:
         raise ConfigError("The teacher does not say how many classes it has; its card must hold `classes`.")
-    if teacher.input_size and len(teacher.input_size) != 2:
-        raise ConfigError(f"{config.teacher} does not take images; so far only networks that do can be distilled here.")
-    facts = FACTS.get(config.dataset)
-    size = config.image_size or (teacher.input_size[0] if teacher.input_size else facts.image_size if facts else 32)
-    view_set = make_view_set(
-        config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
-    )
+    view_set = _view_set(config, teacher.input_size)
+    if isinstance(view_set, ClipSet) and load_video is None:
+        raise ConfigError(f"{config.teacher} takes clips; video is torch_aip's: python -m torch_aip distill …")
     steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
     if steps is None:
         raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
     if not first_host:
         return Prepared(teacher, view_set, None, steps)
-    names = None if teacher.class_names is None else list(teacher.class_names)
-    test = load(
-        config.testdir or config.dataset, split=config.split, image_size=size, class_names=names,
-        data_dir=config.data_dir,
+    size, names = view_set.recipe.size, None if teacher.class_names is None else list(teacher.class_names)
+    where = {"split": config.split, "class_names": names, "data_dir": config.data_dir}
+    if isinstance(view_set, ClipSet):
+        assert load_video is not None
+        test = load_video(
+            config.testdir or config.dataset, **where, **sampling_of(config, (view_set.recipe.frames, size, size))
+        )
+        test = thinned_videos(test, 16) if config.smoke else test
+        return Prepared(teacher, view_set, check_classes(test, teacher.classes, teacher.class_names), steps)
+    test = load(config.testdir or config.dataset, image_size=size, **where)
+    test = thinned(test, 512) if config.smoke else test
+    return Prepared(teacher, view_set, check_classes(test, teacher.classes, teacher.class_names), steps)
+
+
+def _view_set(config: DistillConfig, input_size: Sequence[int] | None) -> ViewSet | ClipSet:
+    """The views or clips a teacher of that size is asked about, as far as options leave it open."""
+    if input_size and len(input_size) not in (2, 3):
+        raise ConfigError(f"{config.teacher} takes neither images nor clips; only networks that do are distilled here.")
+    if config.frames is None and len(input_size or ()) != 3:
+        facts = FACTS.get(config.dataset)
+        size = config.image_size or (input_size[0] if input_size else facts.image_size if facts else 32)
+        return make_view_set(
+            config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
+        )
+    if input_size and len(input_size) == 2:
+        raise ConfigError(f"--frames {config.frames} makes clips, and {config.teacher} takes images; leave it out.")
+    if config.patches:
+        raise ConfigError("--patches are ready-made views, which do not move; give an image to be set in motion.")
+    frames, size = (input_size[0], input_size[1]) if input_size else (4, 160)
+    return make_clip_set(
+        config.image, config.image_size or size, config.frames or frames, config.motion, config.recipe,
+        clips=config.views, seed=config.seed,
     )  # fmt: skip
-    test = check_classes(thinned(test, 512) if config.smoke else test, teacher.classes, teacher.class_names)
-    return Prepared(teacher, view_set, test, steps)
 
 
 def check_inputs(config: DistillConfig) -> None:
@@ -160,7 +193,7 @@ class Backend:
 
     Attributes:
         evaluate, predict, recalibrated, save_teacher, load_teacher: of the backend.
-        batch: float32 [batch, height, width, 3] → what its networks take.
+        batch: float32 [batch, (frames,) height, width, 3] → what its networks take.
         numpy: what its teacher answers → NumPy.
     """
 
@@ -196,12 +229,11 @@ def finish(
     source = f"distilled from {view_set.source.name} alone"
     backend.save_teacher(student, folder, class_names=teacher.class_names, source=source)
     measured = backend.evaluate(student, test, teacher=teacher)
-    fresh = [backend.batch(fresh_views(view_set, k, 256)) for k in range(8)]
     measured["student_top1_recalibrated"] = None
     if test.labels is not None:
-        with backend.recalibrated(student, fresh) as again:
+        with backend.recalibrated(student, _fresh(backend, view_set)) as again:
             measured["student_top1_recalibrated"] = backend.evaluate(again, test)["student_top1"]
-    votes = np.concatenate(_votes(backend, teacher, fresh))
+    votes = _votes(backend, teacher, view_set)
     card = backend.save_teacher(
         student, folder, class_names=teacher.class_names,
         accuracy=None if measured["student_top1"] is None
@@ -210,25 +242,24 @@ def finish(
     )  # fmt: skip
     if teacher.dtype != "float32":
         exact = backend.load_teacher(str(config.teacher), dataset=config.dataset)
-        measured["teacher_agreement_with_float32"] = float(
-            np.mean(votes == np.concatenate(_votes(backend, exact, fresh)))
-        )
+        measured["teacher_agreement_with_float32"] = float(np.mean(votes == _votes(backend, exact, view_set)))
     steps = config.epochs * prepared.steps
     result = {
         **measured, "views": steps * config.batch_size, "steps": steps, "seconds": round(run.seconds, 2),
         "source": view_set.source.name, "seed": config.seed, "student": config.student, "teacher": config.teacher,
-        "parameters": card.parameters, "classes": teacher.classes,
+        "parameters": card.parameters, "classes": teacher.classes, "frames": prepared.made_for.get("frames"),
     }  # fmt: skip
     names = wordnet.readable(teacher.class_names or test.class_names or ())
     confusion = None
     if test.labels is not None and teacher.classes is not None:
-        rows = readable_rows(test)
-        answers = backend.predict(student, test.images).argmax(-1)
+        of_clips = isinstance(test, LabelledVideos)
+        rows = readable_videos(test) if of_clips else readable_rows(test)
+        answers = backend.predict(student, test.clips if of_clips else test.images).argmax(-1)
         confusion = confusion_matrix(test.labels[rows], answers[rows], teacher.classes)
     write_report(
         run.path / "report.html", title=f"{config.student} distilled from {view_set.source.name}",
         summary=summary_of(result), config=dataclasses.asdict(config), metrics=run.metrics(), result=result,
-        views=previews(view_set, mixing, 32),
+        views=previews(view_set, mixing, 12 if isinstance(view_set, ClipSet) else 32),
         teacher_histogram=np.bincount(votes, minlength=teacher.classes or 0) / len(votes),
         confusion=confusion,
         class_names=names if names and len(names) == teacher.classes else None,  # of a part of the classes: none
@@ -236,26 +267,35 @@ def finish(
     return run.write_result(result)
 
 
-def _votes(backend: Backend, teacher: Any, batches: Iterable[Any]) -> list[np.ndarray]:
-    return [backend.numpy(teacher(batch)).argmax(-1) for batch in batches]
+def _votes(backend: Backend, teacher: Any, view_set: SampleSet) -> np.ndarray:
+    return np.concatenate([backend.numpy(teacher(batch)).argmax(-1) for batch in _fresh(backend, view_set)])
 
 
-def fresh_views(view_set: ViewSet, step: int, batch: int) -> np.ndarray:
-    """Unmixed views, augmented as no step of a run is: float32 [batch, size, size, 3] in [0, 1]."""
+def _fresh(backend: Backend, view_set: SampleSet) -> Iterator[Any]:
+    """Some 2,000 unmixed views or 500 clips."""
+    rows = 64 if isinstance(view_set, ClipSet) else 256
+    return (backend.batch(fresh_views(view_set, k, rows)) for k in range(8))
+
+
+def fresh_views(view_set: SampleSet, step: int, batch: int) -> np.ndarray:
+    """Unmixed views, augmented as no step of a run is: float32 [batch, (frames,) size, size, 3] in [0, 1]."""
     return render(view_set, 2**40 + step * batch + np.arange(batch))
 
 
 def summary_of(result: Mapping[str, Any]) -> list[str]:
     """What happened, in words a newcomer understands."""
+    frames = result.get("frames")
+    saw = f"clips of {frames} frames, made" if frames else "views"
+    what = "video" if frames else "image"
     lines = [
-        f"The student saw {result['views']:,} views of {result['source']}, each labelled by the teacher, "
-        f"and nothing else: no real {result['dataset']} image and no label."
+        f"The student saw {result['views']:,} {saw} of {result['source']}, each labelled by the teacher, "
+        f"and nothing else: no real {result['dataset']} {what} and no label."
     ]
     if result["student_top1"] is not None:
         lines.append(
-            f"On {result['n']:,} real test images the student names the right class for {result['student_top1']:.1%}; "
+            f"On {result['n']:,} real test {what}s the student names the right class for {result['student_top1']:.1%}; "
             f"its teacher, trained on real data, for {result['teacher_top1']:.1%}; guessing, for "
             f"{1 / result['classes']:.1%}."
         )
-    lines.append(f"Student and teacher give the same answer on {result['agreement']:.1%} of the images.")
+    lines.append(f"Student and teacher give the same answer on {result['agreement']:.1%} of the {what}s.")
     return lines

@@ -58,10 +58,19 @@ class StepProgress:
         what: is being done.
         epochs, steps_per_epoch, batch_size: how much there is to do.
         first_step: where this process begins.
+        unit: what a step holds so many of.
     """
 
-    def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0) -> None:
-        self._what, self._batch = what, batch_size
+    def __init__(
+        self,
+        what: str,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        first_step: int = 0,
+        unit: str = "images",
+    ) -> None:
+        self._what, self._batch, self._unit = what, batch_size, unit
         self._total, self._first, self._done = epochs * steps_per_epoch, first_step, first_step
         self._bar: Any = None
         self._note = ""
@@ -97,7 +106,7 @@ class StepProgress:
             self._said = time.monotonic()
             left = (self._total - done) * self._batch / max(self._rate(), 1e-9)
             print(
-                f"{self._what}: step {done}/{self._total}, {self._rate():,.0f} images/s, {left:.0f} s left"
+                f"{self._what}: step {done}/{self._total}, {self._rate():,.0f} {self._unit}/s, {left:.0f} s left"
                 + (f", {self._note}" if self._note else ""),
                 file=sys.stderr,
                 flush=True,

@@ -54,6 +54,7 @@ _WORDS = {
     "student_top1_recalibrated": "Student with BatchNorm statistics of unmixed views (top-1)",
     "parameters": "Weights of the student",
     "classes": "Classes",
+    "frames": "Frames of a clip",
 }
 
 
@@ -260,9 +261,11 @@ def _view_figure(caption: str, images: NDArray[np.uint8]) -> dict[str, str]:
     images = np.asarray(images)
     # Small views are enlarged, large ones made smaller, so that a report is neither a stamp nor a hundred
     # megabytes.
-    side = max(images.shape[1:3], default=0) if images.ndim == 4 else 0
+    height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
+    side = min(height, width)  # of a strip of frames that of a frame
     shrink = max(1, round(side / (1.5 * _TILE_PIXELS)))
-    grid = image_grid(images, columns=8, scale=max(1, round(_TILE_PIXELS / max(side, 1))))
+    columns = max(1, 8 * side // max(height, width, 1))
+    grid = image_grid(images, columns=columns, scale=max(1, round(_TILE_PIXELS / max(side, 1))))
     if shrink > 1:
         from PIL import Image
 

@@ -93,14 +93,15 @@ def find(name: str, folder: Path, split: str, fold: int = 1) -> Listing | None:
     return None
 
 
-def of_path(path: Path, split: str, videos: Path | None = None) -> Listing:
+def of_path(path: Path, split: str, videos: Path | None = None, fold: int = 1) -> Listing:
     """The videos of a folder, of a csv of Kinetics or of a list of UCF101.
 
     Args:
         path: a folder with one folder per class; or with train/, val/ and test/ that have; or with videos alone. Or a
-            .csv or .txt list.
+            .csv or .txt list. A folder called UCF-101 is that set, of which a part alone is tested on.
         split: which of several parts; `val` is taken for ``test`` where there is no `test`.
         videos: where the videos of a list lie; None: beside it.
+        fold: which of UCF101's three official splits.
 
     Raises:
         DatasetError: nothing usable is there.
@@ -118,6 +119,11 @@ def of_path(path: Path, split: str, videos: Path | None = None) -> Listing:
             if found is None:
                 raise DatasetError(f"{path} has no split {split!r}: found {', '.join(sorted(inner))}.")
             return found
+        if path.name in FOLDERS["ucf101"]:
+            part = "test" if split == "test" else "train"
+            found = _ucf101(path, part, fold)
+            if found is not None:
+                return found if part == "test" else _cut(found, split)
         return _classes(path) if inner else Listing(path, list_files(path), None)
     except (OSError, DatumError) as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
@@ -203,6 +209,11 @@ def ucf101_list(path: Path, root: Path) -> Listing:
             files.append(file)
             labels.append(numbers[key(name)])
     return Listing(root, files, np.array(labels, np.int64), names, tuple(missing))
+
+
+def is_ucf101(listing: Listing) -> bool:
+    """Whether all videos have the names of UCF101's, v_Class_g01_c01."""
+    return bool(listing.files) and all(_group(file) and file.name.startswith("v_") for file in listing.files)
 
 
 def in_order_of(listing: Listing, class_names: Sequence[str]) -> Listing:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -81,21 +81,23 @@ class Sampling:
         """Clips times crops: how often a network sees a video."""
         return self.clips * self.spatial
 
-    def chosen(self, times: np.ndarray) -> np.ndarray:
+    def chosen(self, times: np.ndarray, moments: Sequence[float] | None = None) -> np.ndarray:
         """The frames of all clips.
 
         Args:
             times: float64 [n], when each frame is shown, in seconds from the first one, rising.
+            moments: when each clip begins, as a share of what the video is longer than a clip; None: as `clips` says.
 
         Returns:
             int64 [clips, frames] in [0, n).
         """
+        if moments is None:
+            moments = [0.5] if self.clips == 1 else [clip / self.clips for clip in range(self.clips)]
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1 / self.rate
         window, early, last = self.frames * self.stride / self.rate, _EARLY * step, len(times) - 1
         spare = max(times[-1] + step - window, 0.0)
-        starts = [spare / 2] if self.clips == 1 else spare * np.arange(self.clips) / self.clips
         rows = []
-        for start in starts:
+        for start in (spare * moment for moment in moments):
             first = min(int(np.searchsorted(times, start - early)), last)
             if self.exact_stride:
                 sought = times[first] + np.arange(self.frames) * self.stride / self.rate
@@ -114,23 +116,35 @@ class Sampling:
         Returns:
             uint8 [spatial, crop, crop, 3].
         """
-        import cv2
-
-        height, width = frame.shape[:2]
-        short = min(height, width)
-        if max(height, width) > _LONGEST * short:
-            raise DatumError(f"{width} x {height} pixels")
-        size = self.short_side * width // short, self.short_side * height // short
-        if size != (width, height):
-            # The exact variant gives the same bits with every OpenCV and on every machine.
-            frame = cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR_EXACT)
-        across, down = size[0] - self.crop, size[1] - self.crop
+        frame = resized(frame, self.short_side)
+        across, down = frame.shape[1] - self.crop, frame.shape[0] - self.crop
         middle = round(across / 2), round(down / 2)
         corners = [middle]
         if self.spatial == 3:
             ends = ((0, middle[1]), (across, middle[1])) if across >= down else ((middle[0], 0), (middle[0], down))
             corners = [ends[0], middle, ends[1]]
         return np.stack([frame[y : y + self.crop, x : x + self.crop] for x, y in corners])
+
+
+def resized(frame: np.ndarray, short_side: int) -> np.ndarray:
+    """A frame whose shorter side has so many pixels, bilinearly and without antialiasing (reference code).
+
+    Args:
+        frame: uint8 [h, w, 3].
+        short_side: in pixels.
+
+    Raises:
+        DatumError: it is too long a strip.
+    """
+    import cv2
+
+    height, width = frame.shape[:2]
+    short = min(height, width)
+    if max(height, width) > _LONGEST * short:
+        raise DatumError(f"{width} x {height} pixels")
+    size = short_side * width // short, short_side * height // short
+    # The exact variant gives the same bits with every OpenCV and on every machine.
+    return frame if size == (width, height) else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR_EXACT)
 
 
 def read_clips(path: Path, sampling: Sampling) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from bridge.config import DistillConfig, mixing_of
+from bridge.datum.views import ViewSet
 from bridge.distilling import (
     Backend,
     Prepared,
@@ -56,7 +58,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     set_up(config.threads, config.seed, config.deterministic)
     devices = make_strategy(config.strategy)
     with in_agreement(devices):
-        prepared = prepare(config, _teacher(config), load, is_first_host(devices))
+        prepared = prepare(config, _teacher(config), load, None, is_first_host(devices))
     steps, several = prepared.steps, on_other_devices(devices)
     with devices.scope():
         teacher = _teacher(config) if several else prepared.teacher
@@ -78,6 +80,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         fast = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
         render = config.render if config.render != "auto" else "device" if fast else "host"
+        assert isinstance(prepared.view_set, ViewSet)  # `prepare` has refused clips
         data = view_dataset(prepared.view_set, config.batch_size, start_step=first_step, render=render)
         progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step)
         asking = ShowAnswers(steps, config.batch_size)
@@ -97,7 +100,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             return {}
         trained: Any = distiller.student
         if several:  # measured as it is delivered: a plain network on one device
-            trained = make_student(config, prepared.teacher.classes or 0, prepared.size)
+            trained = make_student(config, prepared.teacher.classes or 0, prepared.made_for)
             trained.set_weights(weights)
         return finish(run, config, BACKEND, trained, prepared, distiller.mixing)
 
@@ -109,7 +112,7 @@ def _teacher(config: DistillConfig) -> Teacher:
 def make_distiller(config: DistillConfig, teacher: Teacher, prepared: Prepared) -> Distiller:
     """The distiller the options ask for, compiled."""
     distiller = Distiller(
-        make_student(config, teacher.classes or 0, prepared.size), teacher, config.temperature, config.loss,
+        make_student(config, teacher.classes or 0, prepared.made_for), teacher, config.temperature, config.loss,
         mixing_of(config, prepared.view_set.recipe), tau_squared=config.tau_squared, seed=config.seed,
     )  # fmt: skip
     distiller.compile(
@@ -123,7 +126,7 @@ def make_distiller(config: DistillConfig, teacher: Teacher, prepared: Prepared) 
     return distiller
 
 
-def make_student(config: DistillConfig, classes: int, size: int) -> keras.Model:
+def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int]) -> keras.Model:
     """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
     facts = FACTS.get(config.dataset)
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
@@ -131,6 +134,6 @@ def make_student(config: DistillConfig, classes: int, size: int) -> keras.Model:
         arguments["width"] = config.student_width
     keras.utils.set_random_seed(config.seed % 2**32)  # loading the teacher has drawn from the same generator
     return models.build(
-        config.student, classes=classes, image_size=size, l2=config.l2,
+        config.student, classes=classes, **made_for, l2=config.l2,
         dtype=None if config.student_dtype == "float32" else config.student_dtype, **arguments,
     )  # fmt: skip

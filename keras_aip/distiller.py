@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.datum.mixing import Mixing, MixingNumbers
+from bridge.datum.mixing import KINDS, Mixing, MixingNumbers
 from bridge.datum.views import ViewNumbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.replay import replay
@@ -72,6 +72,8 @@ class Distiller(keras.Model):
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         self.temperature = float(temperature)
         self.mixing = mixing if isinstance(mixing, Mixing) else Mixing(mixing)
+        if self.mixing.kind not in KINDS:
+            raise ConfigError(f"mixing={self.mixing.kind!r} cuts clips, which are torch_aip's; use {', '.join(KINDS)}.")
         self.seed = seed
         self._loss_function = losses.get(loss)
         if self.teacher.outputs == "labels" and self._loss_function is not losses.argmax:

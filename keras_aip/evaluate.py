@@ -10,9 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bridge.datasets import check_classes, readable_rows
 from bridge.errors import DatasetError
-from bridge.metrics import evaluate_logits
+from bridge.measuring import scored, takes_clips
 from bridge.pictures import Pictures
 from keras_aip.datasets import Labelled, batches, load
 from keras_aip.teachers import Teacher
@@ -29,11 +28,11 @@ def predict(model: Any, images: np.ndarray | Pictures, batch_size: int = 256) ->
     Returns:
         float32 [n, classes].
     """
-    return _predict_all([model], images, batch_size)[0]
+    return predict_all([model], images, batch_size)[0]
 
 
-def _predict_all(judged: Sequence[Any], images: np.ndarray | Pictures, batch_size: int) -> list[np.ndarray]:
-    """Answers of several models, each picture decoded once."""
+def predict_all(judged: Sequence[Any], images: np.ndarray | Pictures, batch_size: int = 256) -> list[np.ndarray]:
+    """`predict` of several models, each picture decoded once."""
     # one graph for every batch size, so the last, smaller batch is not traced again
     shape = tf.TensorSpec([None, *images.shape[1:]], tf.float32)
     forward = [tf.function(_answer(model)).get_concrete_function(shape) for model in judged]
@@ -77,9 +76,13 @@ def evaluate(
     Raises:
         DatasetError: the data cannot be read or do not fit the model.
     """
+    for who, judged in (("model", model), ("teacher", teacher)):
+        if len(_input_size(judged)) == 3:
+            raise DatasetError(f"the {who} takes clips, and video is torch_aip's: measure it by torch_aip.evaluate.")
     if isinstance(dataset, Labelled):
         data = dataset
     else:
+        takes_clips(dataset, _input_size(model))  # refuses sets of videos by name
         data = load(dataset, split=split, image_size=input_side(model), data_dir=data_dir)
     for who, judged in (("model", model), ("teacher", teacher)):
         expected = _input_size(judged)
@@ -88,12 +91,7 @@ def evaluate(
                 f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the {who} wants {list(expected)}; "
                 f"load it with image_size={expected[0]}."
             )
-    judged = [model] if teacher is None else [model, teacher]
-    logits = _predict_all(judged, data.images, batch_size)
-    data, rows = check_classes(data, logits[0].shape[1]), readable_rows(data)
-    labels = None if data.labels is None else data.labels[rows]
-    figures = evaluate_logits(logits[0][rows], labels, logits[1][rows] if len(logits) > 1 else None)
-    return {**figures, "dataset": data.name, "n": len(rows)}
+    return scored(data, *predict_all([model] if teacher is None else [model, teacher], data.images, batch_size))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Distil a classifier from one image, in PyTorch; the same words as in `keras_aip`."""
+"""Distil a classifier of images or videos from one image, in PyTorch; the same words as in `keras_aip`."""
 
 from bridge import AipError, __version__
 from bridge.datum.mixing import Mixing
@@ -7,6 +7,7 @@ from torch_aip import losses, models
 from torch_aip.distiller import Distiller
 from torch_aip.evaluate import evaluate
 from torch_aip.teachers import Teacher, load_model, load_teacher, save_teacher
+from torch_aip.video import single_video_loader
 from torch_aip.views import single_image_loader
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "models",
     "save_teacher",
     "single_image_loader",
+    "single_video_loader",
 ]

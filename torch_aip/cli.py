@@ -43,14 +43,18 @@ def _train_teacher(config: TrainTeacherConfig) -> None:
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     import torch
 
-    from torch_aip.datasets import load
+    from torch_aip.datasets import load, load_video
     from torch_aip.evaluate import evaluate
     from torch_aip.run import set_up
     from torch_aip.teachers import load_teacher
 
     set_up(config.threads, 0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return measure(config, load, lambda *names, **options: load_teacher(*names, **options).to(device), evaluate)
+
+    def load_model(*names: Any, **options: Any) -> Any:
+        return load_teacher(*names, **options).to(device)
+
+    return measure(config, load, load_model, evaluate, load_video)
 
 
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""Labelled images as tensors: for training a teacher, and for measuring."""
+"""Labelled images and videos as tensors: for training a teacher, and for measuring."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch import Tensor
 
 from bridge import datasets
 from bridge.batches import cut_out, padded_crops, picture_crops, slices
+from bridge.clip_batches import RandomClips
+from bridge.clips import LabelledVideos, load_video
 from bridge.datasets import FACTS, Labelled
 from bridge.errors import DatasetError
 from bridge.pictures import Pictures
 from torch_aip.stream import Ahead, ahead
 
-__all__ = ["FACTS", "Labelled", "batches", "load", "training_batches"]
+__all__ = ["FACTS", "Labelled", "LabelledVideos", "batches", "load", "load_video", "training_batches"]
 
 
 def load(
@@ -43,33 +45,45 @@ def batches(images: np.ndarray | Pictures, batch_size: int) -> Iterator[Tensor]:
 
 
 def training_batches(
-    labelled: Labelled, batch_size: int, *, pad: int = 4, flip: bool = True, cutout: int = 16, seed: int = 0
+    labelled: Labelled | LabelledVideos,
+    batch_size: int,
+    *,
+    pad: int = 4,
+    flip: bool = True,
+    cutout: int = 16,
+    seed: int = 0,
 ) -> Ahead[tuple[Tensor, Tensor]]:
     """An endless, reproducible stream of augmented training batches, two of them ready ahead.
 
     Images in memory get what the paper's teachers saw: flips, pad-4 crops and a 16 × 16 cutout (reference code), the
     same as `keras_aip.datasets.training_batches` draws. From `Pictures`, decoded by several threads, come flips and
-    crops of the picture in full size as torchvision's RandomResizedCrop draws them; pad and cutout do not apply there.
-    Every sample's augmentation follows from its number, as for views; remainders are carried over epoch borders. In
-    place of a picture that cannot be decoded comes the next one in the set that can, with a warning.
+    crops of the picture in full size as torchvision's RandomResizedCrop draws them; from videos random clips as
+    `RandomClips` draws them, and small sets are decoded once; pad and cutout do not apply to either. Every sample's
+    augmentation follows from its number, as for views; remainders are carried over epoch borders. In place of a picture
+    or video that cannot be decoded comes the next one in the set that can, with a warning.
 
     Args:
         labelled: with labels.
-        batch_size: images per step.
+        batch_size: images or clips per step.
         pad: pixels of border before the random crop.
         flip: mirror half of the images.
         cutout: side of the blackened square in pixels, even; 0 for none.
         seed: of order and augmentation.
 
     Returns:
-        Iterator of (float32 [batch, 3, h, w] in [0, 1], channels last in memory; int64 [batch]), pinned where there is
-        CUDA. It raises a DatasetError if no picture can be decoded.
+        Iterator of (float32 [batch, 3, (frames,) h, w] in [0, 1], channels last in memory; int64 [batch]), pinned where
+        there is CUDA. It raises a DatasetError if nothing can be decoded.
     """
-    images, labels, rows = labelled.images, labelled.labels, np.arange(batch_size)
+    labels, rows = labelled.labels, np.arange(batch_size)
     if labels is None:
         raise DatasetError(f"{labelled.name} has no labels: expected one folder per class to train on.")
 
+    videos = isinstance(labelled, LabelledVideos)
+    images, clips = (None, RandomClips(labelled.clips, flip=flip, seed=seed)) if videos else (labelled.images, None)
+
     def draw(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if clips is not None:
+            return clips.draw(numbers)
         if isinstance(images, Pictures):
             return picture_crops(images, numbers, flip=flip, seed=seed)
         crops, picked, centre = padded_crops(images, numbers, pad=pad, flip=flip, seed=seed)
@@ -85,8 +99,8 @@ def training_batches(
 
 
 def _floats(pixels: np.ndarray) -> Tensor:
-    # Transposed only in name: the channels stay last in memory, which convolutions like.
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+    # Moved only in name: the channels stay last in memory, which convolutions like.
+    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, 1).float() / 255
 
 
 def _pinned(tensor: Tensor) -> Tensor:

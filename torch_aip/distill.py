@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from bridge.config import DistillConfig, mixing_of
+from bridge.datum.video import ClipSet
+from bridge.datum.views import SampleSet
 from bridge.distilling import Backend, Prepared, ShowAnswers, check_inputs, fingerprint, finish, prepare, start_run
 from bridge.errors import ConfigError
 from bridge.files import plain
 from bridge.runs import RunFolder
 from torch_aip import models
-from torch_aip.datasets import FACTS, load
+from torch_aip.datasets import FACTS, load, load_video
 from torch_aip.distiller import Distiller
 from torch_aip.evaluate import evaluate, predict, recalibrated
 from torch_aip.launch import World, in_agreement, launched
 from torch_aip.optimizers import make_optimizer, schedule_of
 from torch_aip.run import SaveRun, environment, restore_arrays, set_up
 from torch_aip.teachers import Teacher, load_teacher, save_teacher
-from torch_aip.views import view_loader
+from torch_aip.video import clip_loader
+from torch_aip.views import ViewLoader, view_loader
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -49,9 +53,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
 def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
     render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
     with in_agreement():
-        prepared = prepare(config, _teacher(config), load, world.is_first)
+        prepared = prepare(config, _teacher(config), load, load_video, world.is_first)
         distiller = make_distiller(config, prepared, world.device)
-        distiller.check_loader(view_loader(prepared.view_set, config.batch_size, render=render))  # before a run begins
+        distiller.check_loader(_loader(prepared.view_set, config.batch_size, render=render))  # before a run begins
     steps = prepared.steps
     with in_agreement() as said:
         student = models.architecture_of(distiller.student)
@@ -71,7 +75,7 @@ def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
                 distiller.average.steps = int(state.meta.get("averaged_steps", 0))
             if world.is_first:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
-        data = view_loader(
+        data = _loader(
             prepared.view_set, config.batch_size, start_step=first_step, render=render, workers=config.workers
         )
         saving, asking = SaveRun(run, distiller, steps), ShowAnswers(steps, config.batch_size)
@@ -95,9 +99,15 @@ def _backend(device: torch.device) -> Backend:
 
     return Backend(
         evaluate, predict, recalibrated, save_teacher, load_exact,
-        lambda views: torch.from_numpy(views).permute(0, 3, 1, 2).to(device),
+        lambda views: torch.from_numpy(views).movedim(-1, 1).to(device),
         lambda answers: answers.cpu().numpy(),
     )  # fmt: skip
+
+
+def _loader(view_set: SampleSet, batch_size: int, **options: Any) -> ViewLoader:
+    if isinstance(view_set, ClipSet):
+        return clip_loader(view_set, batch_size, **options)
+    return view_loader(view_set, batch_size, **options)
 
 
 def _teacher(config: DistillConfig) -> Teacher:
@@ -106,7 +116,7 @@ def _teacher(config: DistillConfig) -> Teacher:
 
 def make_distiller(config: DistillConfig, prepared: Prepared, device: torch.device) -> Distiller:
     """The distiller the options ask for, on a device and compiled."""
-    student = make_student(config, prepared.teacher.classes or 0, prepared.size).to(device)
+    student = make_student(config, prepared.teacher.classes or 0, prepared.made_for).to(device)
     distiller = Distiller(
         student, prepared.teacher, config.temperature, config.loss, mixing_of(config, prepared.view_set.recipe),
         tau_squared=config.tau_squared, seed=config.seed,
@@ -123,11 +133,11 @@ def make_distiller(config: DistillConfig, prepared: Prepared, device: torch.devi
     return distiller
 
 
-def make_student(config: DistillConfig, classes: int, size: int) -> nn.Module:
+def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int]) -> nn.Module:
     """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
     facts = FACTS.get(config.dataset)
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
     if config.student_width is not None:
         arguments["width"] = config.student_width
     torch.manual_seed(config.seed % 2**63)  # loading the teacher has drawn from the same generator
-    return models.build(config.student, classes=classes, image_size=size, **arguments)
+    return models.build(config.student, classes=classes, **made_for, **arguments)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from bridge.datum.mixing import Mixing
-from bridge.datum.views import ViewNumbers
+from bridge.datum.mixing import KINDS, Mixing
+from bridge.datum.steps import Numbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.progress import StepProgress, note_of
 from bridge.replay import replay
@@ -32,7 +32,7 @@ from torch_aip.views import ViewLoader
 
 OnEpoch = Callable[[int, dict[str, float]], object]
 """Called after an epoch, in every process, with its number and its measurements."""
-_LOOKED_AT = 64  # rows
+_LOOKED_AT = 32  # rows
 
 
 class Distiller:
@@ -42,8 +42,8 @@ class Distiller:
     is learned from: no labels, no real data. In several processes (`torchrun`) each trains on its rows of every step.
 
     Args:
-        student: any module from float32 views [batch, 3, height, width] in [0, 1] to logits [batch, classes]. Where it
-            is, there is trained.
+        student: any module from float32 views [batch, 3, height, width] or clips [batch, 3, frames, height, width] in
+            [0, 1] to logits [batch, classes]. Where it is, there is trained.
         teacher: a `torch_aip.Teacher` (see `load_teacher`), or a module that gives logits on such views.
         temperature: τ, dimensionless; 8 for images, 5 for video (Asano & Saeed 2023).
         loss: a name in `torch_aip.losses.LOSSES` or a function (teacher, student, temperature) → scalar.
@@ -166,8 +166,9 @@ class Distiller:
         """Distil.
 
         Args:
-            views: `single_image_loader(...)`, or any iterable of batches of images float32 [batch, 3, height, width] in
-                [0, 1], such as a `DataLoader`; it starts again at its end.
+            views: `single_image_loader(...)`, `single_video_loader(...)`, or any iterable of batches of images float32
+                [batch, 3, height, width] (clips: [batch, 3, frames, height, width]) in [0, 1], such as a `DataLoader`;
+                it starts again at its end.
             epochs: up to which epoch to train.
             steps_per_epoch: default: what the loader carries (`single_image_loader`), or its own length.
             initial_epoch: the epoch to begin with, when resuming; the loader must begin at that step too.
@@ -252,8 +253,8 @@ class Distiller:
         else:
             first = _first_of(views)
             rows = len(first) if isinstance(first, Tensor) else 0
-        if isinstance(first, ViewNumbers):
-            first = self._render(ViewNumbers(*(part.to(self.device) for part in first)))
+        if isinstance(first, Numbers):
+            first = self._render(type(first)(*(part.to(self.device) for part in first)))
         self.check(first[:_LOOKED_AT].to(self.device) if isinstance(first, Tensor) else first)
         self._check_rows(rows)
 
@@ -261,17 +262,22 @@ class Distiller:
         """Look at one batch before any work is lost.
 
         Args:
-            images: float32 [batch, 3, height, width] in [0, 1].
+            images: float32 [batch, 3, height, width], or clips [batch, 3, frames, height, width], in [0, 1].
 
         Raises:
-            DatasetError: the batch is no batch of images in [0, 1].
+            DatasetError: the batch is no batch of images or clips in [0, 1], or its mixing is not for them.
             TeacherError: sizes or class counts differ, or the teacher's answers are not finite.
         """
-        if not isinstance(images, Tensor) or images.dtype != torch.float32 or images.ndim != 4:
+        if not isinstance(images, Tensor) or images.dtype != torch.float32 or images.ndim not in (4, 5):
             found = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
             raise DatasetError(
-                f"Views must be float32 [batch, channels, height, width] in [0, 1]; got {found}. Divide 8-bit images "
-                "by 255, and let the loader give images alone, without labels."
+                "Views must be float32 [batch, channels, height, width] (clips: [batch, channels, frames, height, "
+                f"width]) in [0, 1]; got {found}. Divide 8-bit images by 255, and let the loader give images alone, "
+                "without labels."
+            )
+        if images.ndim == 4 and self.mixing.kind not in KINDS:
+            raise DatasetError(
+                f"mixing={self.mixing.kind!r} cuts frames, and images have none; use one of {', '.join(KINDS)}."
             )
         low, high = float(images.min()), float(images.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
@@ -286,10 +292,10 @@ class Distiller:
         }
         if any(size is not None and tuple(size) != sizes["views"] for size in sizes.values()):
             raise TeacherError(
-                "Views, teacher and student must agree on [height, width]; got "
+                f"Views, teacher and student must agree on [{'frames, ' * (images.ndim == 5)}height, width]; got "
                 + ", ".join(f"{name} {list(size) if size else 'any'}" for name, size in sizes.items())
-                + ". Nothing is resized silently: make the views with image_size of the teacher and build the student "
-                "for it."
+                + ". Nothing is resized silently: make the views with image_size (and frames) of the teacher and build "
+                "the student for it."
             )
         was_training = self.student.training
         self.student.eval()
@@ -381,11 +387,11 @@ class Distiller:
 
     @torch.no_grad()
     def _render(self, views: Any) -> Tensor:
-        if not isinstance(views, ViewNumbers):
+        if not isinstance(views, Numbers):
             return views
         if self._renderer is None:
             raise DatasetError(
-                "fit got view numbers without the image they belong to: single_image_loader(..., render='device') was "
+                "fit got view numbers without the image they belong to: a loader with render='device' was "
                 "wrapped. Pass it as it came, or use render='host'."
             )
         return self._renderer(views)
@@ -398,7 +404,7 @@ def _first_of(loader: Iterable[Any]) -> Any:
         batches.close()
     if first is None:
         raise DatasetError("The loader is empty; fit needs at least one batch of images.")
-    if isinstance(first, (list, tuple)) and not isinstance(first, ViewNumbers):
+    if isinstance(first, (list, tuple)) and not isinstance(first, Numbers):
         raise DatasetError(
             f"fit got batches of {len(first)} parts; it takes images alone, float32 [batch, 3, height, width]. "
             "Let the loader drop the labels."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,90 +12,103 @@ import torch
 from torch import Tensor, nn
 
 from bridge.batches import slices
-from bridge.datasets import check_classes, readable_rows
+from bridge.clips import Clips
 from bridge.errors import DatasetError
-from bridge.metrics import evaluate_logits
+from bridge.measuring import check_kind, rows_at_once, scored, takes_clips
+from bridge.metrics import mean_over_views
 from bridge.pictures import Pictures
 from torch_aip import models
-from torch_aip.datasets import Labelled, load
+from torch_aip.datasets import Labelled, LabelledVideos, load, load_video
 from torch_aip.teachers import Teacher
 
 
-def predict(model: Any, images: np.ndarray | Pictures, batch_size: int = 256) -> np.ndarray:
+def predict(model: Any, images: np.ndarray | Pictures | Clips, batch_size: int = 256) -> np.ndarray:
     """Logits of a module, or log-space answers of a `Teacher`, in inference mode.
 
     Args:
-        model: takes float32 [batch, 3, h, w] in [0, 1].
-        images: uint8 [n, h, w, 3]; of `Pictures` those that cannot be decoded are black, see `readable_rows`.
-        batch_size: images per forward pass.
+        model: takes float32 [batch, 3, h, w], or clips [batch, 3, frames, h, w], in [0, 1].
+        images: uint8 [n, h, w, 3] or [n, frames, h, w, 3]; or `Clips`. What cannot be decoded is black, see
+            `readable_rows` and `readable_videos`.
+        batch_size: images or clips per forward pass; of clips that would fill the memory fewer.
 
     Returns:
-        float32 [n, classes].
+        float32 [n, classes]; of `Clips` [videos, classes], the logarithm of the mean softmax over the clips of each.
     """
-    return _predict_all([model], images, batch_size)[0]
+    return predict_all([model], images, batch_size)[0]
 
 
-def _predict_all(judged: Sequence[Any], images: np.ndarray | Pictures, batch_size: int) -> list[np.ndarray]:
-    """Answers of several models, each picture decoded once."""
+def predict_all(
+    judged: Sequence[Any], images: np.ndarray | Pictures | Clips, batch_size: int = 256
+) -> list[np.ndarray]:
+    """`predict` of several models, each picture or video decoded once."""
     answers: list[list[np.ndarray]] = [[] for _ in judged]
     with contextlib.ExitStack() as stack:
         for model in judged:
             stack.enter_context(_in_inference_mode(model))
         stack.enter_context(torch.inference_mode())
-        for rows in slices(len(images), batch_size):
+        at_once, unit = rows_at_once(batch_size, images.shape), "clips" if images.ndim == 5 else "images"
+        for rows in slices(len(images), at_once, unit=unit):
             pixels = torch.from_numpy(np.ascontiguousarray(images[rows]))
             for model, of_model in zip(judged, answers):
-                # Transposed only in name: the channels stay last in memory, which convolutions like.
-                batch = pixels.to(_device_of(model)).permute(0, 3, 1, 2).float() / 255
+                # Moved only in name: the channels stay last in memory, which convolutions like.
+                batch = pixels.to(_device_of(model)).movedim(-1, 1).float() / 255
                 of_model.append(model(batch).float().cpu().numpy())
-    return [np.concatenate(of_model) for of_model in answers]
+    together = [np.concatenate(of_model) for of_model in answers]
+    if isinstance(images, Clips):
+        return [mean_over_views(of_model, images.views).astype(np.float32) for of_model in together]
+    return together
 
 
 def evaluate(
     model: nn.Module | Teacher,
-    dataset: str | Labelled,
+    dataset: str | os.PathLike[str] | Labelled | LabelledVideos,
     *,
     teacher: Teacher | None = None,
     split: str = "test",
     batch_size: int = 256,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Measure a model.
+    """Measure a model, on images or, if it takes clips, on videos.
 
     Args:
-        model: a module from float32 [batch, 3, h, w] in [0, 1] to logits, or a `Teacher`.
+        model: a module from float32 [batch, 3, h, w], or clips [batch, 3, frames, h, w], in [0, 1] to logits, or a
+            `Teacher`.
         dataset: a name in `FACTS`, such as "cifar10" or "in1k", a folder with one folder per class, a flat folder of
-            images without labels, an .npz file, or a `Labelled`.
+            images without labels, an .npz file, or a `Labelled`. Of videos: "k400", "ucf101", a folder, a list, or what
+            `load_video` gives, which knows more ways to read them.
         teacher: for agreement and KL, and to be measured too.
         split: of a named data set.
-        batch_size: images per forward pass.
+        batch_size: images or clips per forward pass; of clips that would fill the memory fewer.
         data_dir: where named sets are looked for; None: $AIP_DATA, or ./data.
 
     Returns:
         teacher_top1, student_top1, teacher_top5, student_top5, agreement, kl (nats, τ = 1), ece (15 bins), dataset, n.
-        Fractions lie in [0, 1]; what has no meaning is None. Pictures that cannot be decoded are left out of all of
-        them and of n, with a warning.
+        Fractions lie in [0, 1]; what has no meaning is None. Pictures and videos that cannot be decoded are left out of
+        all of them and of n, with a warning.
 
     Raises:
         DatasetError: the data cannot be read or do not fit the model.
     """
-    if isinstance(dataset, Labelled):
+    size = _input_size(model)
+    if isinstance(dataset, (Labelled, LabelledVideos)):
         data = dataset
+    elif takes_clips(dataset, size):
+        assert size is not None
+        names = next((judged.class_names for judged in (model, teacher) if isinstance(judged, Teacher)), None)
+        data = load_video(dataset, split, frames=size[0], crop=size[1], class_names=names, data_dir=data_dir)
     else:
         data = load(dataset, split=split, image_size=input_side(model), data_dir=data_dir)
+    pixels = data.clips if isinstance(data, LabelledVideos) else data.images
     for who, judged in (("model", model), ("teacher", teacher)):
-        expected = _input_size(judged)
-        if expected is not None and expected != data.images.shape[1:3]:
+        expected, found = _input_size(judged), pixels.shape[1:-1]
+        check_kind(data, who, expected)
+        if expected is not None and expected != found:
+            what, frames = ("clips", f"frames={expected[0]}, crop") if len(expected) == 3 else ("images", "image_size")
             raise DatasetError(
-                f"{data.name} has images of {list(data.images.shape[1:3])} pixels, the {who} wants {list(expected)}; "
-                f"load it with image_size={expected[0]}."
+                f"{data.name} has {what} of {list(found)} pixels, the {who} wants {list(expected)}; load it with "
+                f"{frames}={expected[-1]}."
             )
-    judged = [model] if teacher is None else [model, teacher]
-    logits = _predict_all(judged, data.images, batch_size)
-    data, rows = check_classes(data, logits[0].shape[1]), readable_rows(data)
-    labels = None if data.labels is None else data.labels[rows]
-    figures = evaluate_logits(logits[0][rows], labels, logits[1][rows] if len(logits) > 1 else None)
-    return {**figures, "dataset": data.name, "n": len(rows)}
+    return scored(data, *predict_all([model] if teacher is None else [model, teacher], pixels, batch_size))
 
 
 @contextlib.contextmanager
@@ -106,7 +120,8 @@ def recalibrated(model: nn.Module, image_batches: Iterable[Tensor]) -> Iterator[
 
     Args:
         model: with or without BatchNorm.
-        image_batches: float32 [batch, 3, h, w] in [0, 1] each; every batch counts the same.
+        image_batches: float32 [batch, 3, h, w], or clips [batch, 3, frames, h, w], in [0, 1] each; every batch counts
+            the same.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     before = [({name: kept.clone() for name, kept in layer.named_buffers()}, layer.momentum) for layer in norms]
@@ -130,13 +145,13 @@ def recalibrated(model: nn.Module, image_batches: Iterable[Tensor]) -> Iterator[
 
 
 def input_side(model: Any) -> int | None:
-    """Side of the images a model was built for in pixels, None where it takes any."""
+    """Side of the images or frames a model was built for in pixels, None where it takes any."""
     size = _input_size(model)
-    return None if size is None else size[0]
+    return None if size is None else size[-1]
 
 
 def _input_size(model: Any) -> tuple[int, ...] | None:
-    """Height and width in pixels, None where the model takes any or does not say."""
+    """Height and width in pixels, of clips frames before them; None where the model takes any or does not say."""
     return model.input_size if isinstance(model, Teacher) else models.input_size_of(model)
 
 

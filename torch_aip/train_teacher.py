@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bridge.clips import thinned_videos
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import thinned
 from bridge.errors import RunError
 from bridge.progress import StepProgress, note_of
 from bridge.teachers import training
 from torch_aip import models
-from torch_aip.datasets import load, training_batches
+from torch_aip.datasets import LabelledVideos, load, load_video, training_batches
 from torch_aip.evaluate import evaluate
 from torch_aip.launch import launched, refuse_several
+from torch_aip.models.layers import store_channels_last
 from torch_aip.optimizers import make_optimizer, schedule_of, set_learning_rate
 from torch_aip.run import set_up
 from torch_aip.teachers import load_model, save_teacher
@@ -42,7 +44,10 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
         set_up(config.threads, config.seed)
         start = training.start_of(config, models, load_model)
         folder = training.free_folder(config, start.architecture)
-        train, test = training.load_data(config, start.image_size, load)
+        if start.frames is None:
+            train, test = training.load_data(config, start.image_size, load)
+        else:
+            train, test = training.load_videos(config, start, load_video)
         model = training.network(config, start, train, test, models).to(world.device)
         with contextlib.closing(
             training_batches(
@@ -50,19 +55,23 @@ def train_teacher(config: TrainTeacherConfig) -> dict[str, Any]:
             )
         ) as data:
             _fit(model, data, config, training.steps_of(config, train))
-        measured = evaluate(model, thinned(test, 256) if config.smoke else test)
+        if config.smoke:
+            test = thinned_videos(test, 16) if isinstance(test, LabelledVideos) else thinned(test, 256)
+        measured = evaluate(model, test)
         save_teacher(model, folder, **training.card_of(config, train, test, measured))
-    print(training.summary(start.architecture, measured, folder))
+    print(training.summary(start.architecture, measured, folder, "images" if start.frames is None else "videos"))
     return measured
 
 
 def _fit(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], config: TrainTeacherConfig, steps: int) -> None:
     device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    store_channels_last(model)
+    model.train()
     optimizer = make_optimizer(model.parameters(), "adamw", config.learning_rate, weight_decay=config.weight_decay)
     schedule = schedule_of("cosine", config.epochs * steps, warmup=0.1)
     kernels = [weight for weight in model.parameters() if weight.ndim > 1]
-    progress = StepProgress("training the teacher", config.epochs, steps, config.batch_size)
+    unit = "clips" if len(models.input_size_of(model) or ()) == 3 else "images"
+    progress = StepProgress("training the teacher", config.epochs, steps, config.batch_size, unit=unit)
     told = torch.zeros(2, device=device)  # loss and accuracy of an epoch: nobody waits for a step's
     progress.start()
     try:

@@ -254,23 +254,31 @@ class ViewLoader:
         """At most so many rows of the first step, drawn here and now."""
         numbers = self.start_step * self.batch_size + np.arange(min(rows, self.batch_size))
         drawn = self._pieces.drawn(self.view_set.numbers(numbers))
-        return drawn if self.render == "device" else drawn.permute(0, 3, 1, 2)
+        return drawn if self.render == "device" else drawn.movedim(-1, 1)
 
     def _steps(self) -> Iterator[Any]:
         pieces = self._pieces
         first, skipped = divmod(self.start_step, pieces.at_once)
         drawn = self._drawn(first * pieces.parts)
-        while True:
-            if pieces.parts > 1:
-                yield self._finished(self._joined([next(drawn) for _ in range(pieces.parts)]))
+        for group in count(first):
+            if pieces.parts > 1:  # of images or clips
+                yield self._whole(group, drawn).movedim(-1, 1)
                 continue
             for step in _split(next(drawn), pieces.at_once)[skipped:]:
                 yield self._finished(step)
             skipped = 0
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
-        rows = sum(map(len, parts))
-        return torch.cat(parts, out=torch.empty((rows, *parts[0].shape[1:]), pin_memory=self._pinned))
+    def _whole(self, step: int, drawn: Iterator[Tensor]) -> Tensor:
+        """One step out of its pieces, which only the processes of a loader draw elsewhere first."""
+        pieces = self._pieces
+        rows = [len(part) for part in pieces.rows]
+        whole = torch.empty((sum(rows), *self.view_set.recipe.shape), pin_memory=self._pinned)
+        for part, place in enumerate(whole.split(rows)):
+            if self.workers:
+                place.copy_(next(drawn))
+            else:
+                pieces.draw(step * pieces.parts + part, place)
+        return whole
 
     def _finished(self, step: Any) -> Any:
         if isinstance(step, Numbers):
@@ -324,17 +332,17 @@ class _Pieces(Dataset):
         self.parts = min(self.parts, len(rows))
         self.rows = np.array_split(rows, self.parts)
 
-    def draw(self, number: int) -> Any:
-        """What `render_numbers` gives, or numbers, as tensors."""
+    def draw(self, number: int, out: Tensor | None = None) -> Any:
+        """What `render_numbers` gives, into `out` if given, or numbers, as tensors."""
         group, part = divmod(number, self.parts)
         steps = group * self.at_once + np.arange(self.at_once)
-        return self.drawn(step_numbers(self.view_set, self.batch_size, steps, self.rows[part], self.shown))
+        return self.drawn(step_numbers(self.view_set, self.batch_size, steps, self.rows[part], self.shown), out)
 
-    def drawn(self, numbers: Numbers) -> Any:
+    def drawn(self, numbers: Numbers, out: Tensor | None = None) -> Any:
         """NumPy's numbers as tensors, or as images."""
         if self.render == "device":
             return type(numbers)(*map(torch.from_numpy, numbers))
-        return torch.from_numpy(render_numbers(numbers, self.view_set))
+        return torch.from_numpy(render_numbers(numbers, self.view_set, None if out is None else out.numpy()))
 
     def __getitem__(self, number: int) -> Any:
         try:

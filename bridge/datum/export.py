@@ -1,4 +1,4 @@
-"""Writing views out as files, for people who want files: an image folder or tar shards, resumable.
+"""Writing views and clips out as files, for people who want files: a folder or tar shards, resumable.
 
 Views are a function of their number, so an interrupted export only has to render the numbers whose files are
 missing. A file gets its name only when it is whole: it is written beside and renamed.
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from bridge.datum.clip_files import check_writable, encode_clip
 from bridge.errors import DatumError
 from bridge.files import remove_leftovers, replacing
 from bridge.progress import progress_bar
@@ -37,6 +38,7 @@ def write_views(
     layout: str = "folder",
     image_format: str = "png",
     quality: int = 95,
+    rate: float = 12.0,
     batch: int = 256,
     shard_size: int = 10_000,
     labels: np.ndarray | None = None,
@@ -49,12 +51,14 @@ def write_views(
     ``views-000000.tar`` with the keys ``00000012.png`` (WebDataset style), the same bytes for the same views.
 
     Args:
-        render: view numbers int64 [n] to views uint8 [n, h, w, 3] RGB; must depend on the numbers alone.
+        render: view numbers int64 [n] to views uint8 [n, h, w, 3] RGB, or to clips uint8 [n, frames, h, w, 3]; must
+            depend on the numbers alone.
         count: how many views there are to be in the end.
         out: the folder; created if missing; refused if it holds anything but an earlier export.
         layout: ``folder`` or ``tar``.
-        image_format: ``png`` (exact) or ``jpg``, without chroma subsampling.
-        quality: JPEG quality, 1..100; unused for PNG.
+        image_format: ``png`` (exact) or ``jpg``, without chroma subsampling; of clips ``mp4`` (`encode_clip`).
+        quality: JPEG quality, 1..100; unused for others.
+        rate: of clips, in frames per second; unused for images.
         batch: views rendered at a time; changes nothing in the files.
         shard_size: views per tar shard.
         labels: integers [count], one class per view: ``00000012.cls`` in the shards, or one ``labels.csv``.
@@ -66,9 +70,13 @@ def write_views(
         How many views were written by this call: 0 if all were there.
 
     Raises:
-        DatumError: arguments out of range, another export in the folder, views of another shape, a full disk.
+        DatumError: arguments out of range, another export in the folder, views of another shape, a full disk; clips,
+            and no PyAV.
     """
     _check(count, layout, image_format, quality, batch, shard_size, labels)
+    clips = image_format == "mp4"
+    if clips:
+        check_writable(rate)
     out = Path(out).expanduser()
     _open_export(
         out,
@@ -80,21 +88,24 @@ def write_views(
             "quality": quality if image_format == "jpg" else None,
             "shard_size": shard_size if layout == "tar" else None,
             "labels_sha256": None if labels is None else _labels_hash(labels),
+            **({"rate": float(rate)} if clips else {}),
         },
     )
 
     def encoded(numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         for some in _batches(numbers, batch):
-            views = _rendered(render, some)
+            views = _rendered(render, some, clips)
             for number, view in zip(some.tolist(), views, strict=True):
-                yield number, _encode(view, image_format, quality)
+                yield number, encode_clip(view, rate) if clips else _encode(view, image_format, quality)
+
+    unit = "clips" if clips else "views"
 
     if layout == "folder":
         if labels is not None:
             rows = [f"{_file_name(n, image_format)},{label}\n" for n, label in enumerate(labels.tolist())]
             _write_whole(out / "labels.csv", "".join(["file,label\n", *rows]).encode(), durable=True)
         missing = list(_missing_files(out, count, image_format))
-        with progress_bar("writing views", "views", count, count - len(missing), show=progress) as advance:
+        with progress_bar(f"writing {unit}", unit, count, count - len(missing), show=progress) as advance:
             for number, content in encoded(missing):
                 _write_whole(out / _file_name(number, image_format), content, durable=False)
                 advance(1)
@@ -102,7 +113,7 @@ def write_views(
     shards = [(start, min(start + shard_size, count)) for start in range(0, count, shard_size)]
     missing = [(start, stop) for start, stop in shards if not _shard(out, start, shard_size).is_file()]
     to_write = sum(stop - start for start, stop in missing)
-    with progress_bar("writing views", "views", count, count - to_write, show=progress) as advance:
+    with progress_bar(f"writing {unit}", unit, count, count - to_write, show=progress) as advance:
         for start, stop in missing:
             views = encoded(range(start, stop))
             _write_shard(_shard(out, start, shard_size), views, image_format, labels, advance)
@@ -123,7 +134,7 @@ def _check(
             raise DatumError(f"{name} is {value}: expected 1 or more.")
     for name, value, known in (
         ("layout", layout, ("folder", "tar")),
-        ("image_format", image_format, ("png", "jpg")),
+        ("image_format", image_format, ("png", "jpg", "mp4")),
     ):
         if value not in known:
             raise DatumError(f"{name} is {value!r}: expected one of {', '.join(known)}.")
@@ -209,13 +220,13 @@ def _batches(numbers: Iterable[int], size: int) -> Iterator[np.ndarray]:
         yield numbers[start : start + size]
 
 
-def _rendered(render: Render, numbers: np.ndarray) -> np.ndarray:
-    views = np.asarray(render(numbers))
-    right_shape = views.ndim == 4 and views.shape[::3] == (len(numbers), 3) and views.size > 0
+def _rendered(render: Render, numbers: np.ndarray, clips: bool) -> np.ndarray:
+    views, sides = np.asarray(render(numbers)), "frames, h, w" if clips else "h, w"
+    right_shape = views.ndim == 4 + clips and views.shape[:: 3 + clips] == (len(numbers), 3) and views.size > 0
     if views.dtype != np.uint8 or not right_shape:
         raise DatumError(
             f"render gave {views.dtype} of shape {list(views.shape)} for {len(numbers)} views: expected "
-            f"uint8 [{len(numbers)}, h, w, 3]."
+            f"uint8 [{len(numbers)}, {sides}, 3]."
         )
     return views
 

@@ -123,6 +123,11 @@ class ImageRecipe:
         return (self.base.jitter if self.base else None, self.augmentation.jitter if self.augmentation else None)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view: height, width and channels."""
+        return self.size, self.size, 3
+
+    @property
     def pixels(self) -> int:
         """Of one view."""
         return self.size**2

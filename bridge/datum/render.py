@@ -12,6 +12,7 @@ from bridge.datum.video import ClipNumbers
 from bridge.datum.views import SampleSet, ViewNumbers
 
 _OPENCV_LIMIT = 32_000  # warpAffine keeps positions in 16 bits
+_GREY = np.tile(LUMA, (3, 1))
 
 
 def render(views: SampleSet, n: np.ndarray) -> np.ndarray:
@@ -19,65 +20,75 @@ def render(views: SampleSet, n: np.ndarray) -> np.ndarray:
     return render_numbers(views.numbers(n), views)
 
 
-def render_numbers(numbers: Numbers, views: SampleSet) -> np.ndarray:
+def render_numbers(numbers: Numbers, views: SampleSet, out: np.ndarray | None = None) -> np.ndarray:
     """Draw a batch of views or clips.
 
     Args:
         numbers: of one batch, as `views.numbers` gives them.
         views: whose atlas and recipe they belong to.
+        out: an array to draw into, of the shape and type of what is returned, contiguous.
 
     Returns:
         float32 [batch, size, size, 3], or of clips [batch, frames, size, size, 3]; in [0, 1], RGB.
     """
-    return _render_clips(numbers, views) if isinstance(numbers, ClipNumbers) else _render_views(numbers, views)
+    out = np.empty((len(numbers.affine), *views.recipe.shape), np.float32) if out is None else out
+    if isinstance(numbers, ClipNumbers):
+        _render_clips(numbers, views, out)
+    else:
+        _render_views(numbers, views, out)
+    return out
 
 
-def _render_clips(numbers: ClipNumbers, clips: SampleSet) -> np.ndarray:
-    size, frames = clips.recipe.size, clips.recipe.frames
-    out = np.empty((len(numbers.affine), frames, size, size, 3), dtype=np.float32)
+def _render_clips(numbers: ClipNumbers, clips: SampleSet, out: np.ndarray) -> None:
+    size = clips.recipe.size
     for k, clip in enumerate(out):
         for f, image in enumerate(clip):
             level = clips.atlas.level(*map(int, numbers.level[k, f]))
-            image[:] = _sample(level, numbers.affine[k, f], numbers.frame[k, f], size)
+            _sample(level, numbers.affine[k, f], numbers.frame[k, f], size, image)
         tall = clip.reshape(-1, size, 3)  # all frames share one mean, or the light would flicker
         for colour in numbers.colour[k]:
-            tall[:] = _jitter(tall, colour)
-    return out
+            _jitter(tall, colour)
 
 
-def _render_views(numbers: ViewNumbers, views: SampleSet) -> np.ndarray:
+def _render_views(numbers: ViewNumbers, views: SampleSet, out: np.ndarray) -> None:
     import cv2
 
     size = views.recipe.size
-    out = np.zeros((len(numbers.affine), size, size, 3), dtype=np.float32)
     for k, image in enumerate(out):
-        sampled = _sample(views.atlas.level(*map(int, numbers.level[k])), numbers.affine[k], numbers.frame[k], size)
+        level = views.atlas.level(*map(int, numbers.level[k]))
+        _sample(level, numbers.affine[k], numbers.frame[k], size, image)
         left, top, right, bottom = (max(0, math.ceil(edge)) for edge in numbers.window[k])
-        seen = sampled[top:bottom, left:right]
-        # What lies outside the padded view stays black whatever the first jitter, that of the view inside it.
-        image[top:bottom, left:right] = _jitter(seen, numbers.colour[k, 0]) if numbers.colour.shape[1] else seen
+        seen = image[top:bottom, left:right]
+        first = numbers.colour.shape[1] > 0
+        if seen.shape == image.shape:
+            if first:
+                _jitter(image, numbers.colour[k, 0])
+        else:  # what lies outside the padded view stays black whatever the first jitter, that of the view inside it
+            seen = seen.copy()
+            if first:
+                _jitter(seen, numbers.colour[k, 0])
+            image[:] = 0
+            image[top:bottom, left:right] = seen
         for colour in numbers.colour[k, 1:]:
-            image[:] = _jitter(image, colour)
+            _jitter(image, colour)
         grey, threshold = numbers.tone[k]
         if grey:
-            image[:] = (image @ LUMA.astype(np.float32))[:, :, None]
+            image[:] = cv2.transform(image, _GREY)
         if threshold <= 1:  # `np.where` branches at every pixel, and takes 25 times as long
             cv2.copyTo(1 - image, (image >= threshold).view(np.uint8), image)
-    return out
 
 
-def _jitter(image: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """One colour stage (`bridge.datum.colour`) of float32 [height, width, 3]."""
+def _jitter(image: np.ndarray, colour: np.ndarray) -> None:
+    """One colour stage (`bridge.datum.colour`) of float32 [height, width, 3], contiguous, in place."""
     import cv2
 
     offset = colour[9] * np.dot(cv2.mean(image)[:3], LUMA)
     matrix = np.column_stack([colour[:9].reshape(3, 3), np.full(3, offset)])
-    out = cv2.transform(image, matrix)
-    return np.clip(out, 0, 1, out=out)
+    np.clip(cv2.transform(image, matrix), 0, 1, out=image)
 
 
-def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int) -> np.ndarray:
-    """One bilinear sampling of a pyramid level, black outside the frame: float32 [size, size, 3] in [0, 1].
+def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int, out: np.ndarray) -> None:
+    """One bilinear sampling of a pyramid level, black outside the frame, into float32 [size, size, 3] in [0, 1].
 
     OpenCV 4 rounds positions to 1/32 of a pixel, OpenCV 5 does not; both give bytes.
     """
@@ -102,7 +113,9 @@ def _sample(level: np.ndarray, affine: np.ndarray, frame: np.ndarray, size: int)
         x, y = _positions(matrix, np.arange(size))
         inside = (x >= frame[0]) & (x <= frame[2]) & (y >= frame[1]) & (y <= frame[3])
         seen = cv2.copyTo(seen, inside.view(np.uint8))
-    return np.multiply(seen, np.float32(1 / 255), dtype=np.float32)
+    if seen.shape[2] == 4:
+        seen = cv2.cvtColor(seen, cv2.COLOR_RGBA2RGB)
+    np.multiply(seen, np.float32(1 / 255), out=out)
 
 
 def _positions(matrix: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

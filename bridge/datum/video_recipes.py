@@ -132,6 +132,11 @@ class VideoRecipe:
         )
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one clip: frames, height, width and channels."""
+        return self.frames, self.size, self.size, 3
+
+    @property
     def pixels(self) -> int:
         """Of one clip."""
         return self.frames * self.size**2

@@ -28,11 +28,15 @@ def inspector(
         if asked not in teachers:
             teachers[asked] = load_teacher(name, dataset=run.dataset)
         teacher = teachers[asked]
-        what = (*asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size)
+        what = (
+            *asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size, run.frames
+        )  # fmt: skip
         if what not in seen:
             seen.add(what)
-            size = run.image_size or (teacher.input_size[0] if teacher.input_size else 32)
-            distiller(make_student(run, teacher.classes or 0, size), teacher, run.temperature, run.loss, run.mixing)
+            *frames, side, _ = teacher.input_size or (32, 32)
+            made_for = {"image_size": run.image_size or side, **({"frames": run.frames or frames[0]} if frames else {})}
+            student = make_student(run, teacher.classes or 0, made_for)
+            distiller(student, teacher, run.temperature, run.loss, run.mixing)
         return {f"teacher {name} for {run.dataset}": teacher.digest}
 
     return inspect

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bridge.clips import LabelledVideos, joined_videos, sampling_of
 from bridge.config import TrainTeacherConfig
 from bridge.datasets import FACTS, Labelled, joined, splits_of, thinned
 from bridge.errors import ConfigError, DatasetError, TeacherError
-from bridge.networks import scaled_resnet
+from bridge.facts import VIDEO_FACTS
+from bridge.measuring import takes_clips
+from bridge.networks import VIDEO_MEAN, VIDEO_STD, is_x3d, scaled_resnet
 from bridge.pictures import LARGE
 from bridge.teachers.shelf import folder_for
 
 IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 32, 224
+AnyData = Labelled | LabelledVideos
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,9 @@ class Start:
 
     Attributes:
         architecture: as the backend's `models.build` takes it.
-        arguments: what it is built with besides classes; of a network with weights also mean and std.
-        image_size: side of its images in pixels.
+        arguments: what it is built with besides classes and sizes; of a network with weights also mean and std.
+        image_size: side of its images or frames in pixels.
+        frames: of its clips; None: it takes images.
         weights: by name, as the backend's `models.state_dict` gives them; None: random ones.
         classes: that these weights tell apart.
     """
@@ -35,8 +40,20 @@ class Start:
     architecture: str
     arguments: Mapping[str, Any]
     image_size: int
+    frames: int | None = None
     weights: Mapping[str, np.ndarray] | None = None
     classes: int | None = None
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """(height, width), or (frames, height, width) of a network for video."""
+        side = self.image_size, self.image_size
+        return side if self.frames is None else (self.frames, *side)
+
+    @property
+    def made_for(self) -> dict[str, int]:
+        """What the backend's `models.build` is told of sizes."""
+        return {"image_size": self.image_size} | ({} if self.frames is None else {"frames": self.frames})
 
 
 def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., tuple[Any, Any]]) -> Start:
@@ -50,11 +67,19 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
     Raises:
         AipError: `--init` names no network to train on, or other options contradict it.
     """
-    width = {} if config.width is None else {"width": config.width}
     if config.init is None:
+        given = {"width": config.width, "depth": config.depth}
+        arguments = {name: value for name, value in given.items() if value is not None}
+        # Keras has no networks for video, and says so when it is asked for one.
+        if getattr(models, "is_video", is_x3d)(config.architecture):
+            sizes = {name: value for name in ("image_size", "frames") if (value := getattr(config, name)) is not None}
+            made = models.build(config.architecture, classes=2, **sizes, **arguments)
+            frames, side, _ = models.input_size_of(made)
+            return Start(config.architecture, arguments, side, frames)
+        _refuse_frames(config, config.architecture)
         for_imagenet = scaled_resnet(config.architecture) or "/" in config.architecture
         usual = IMAGENET_IMAGE_SIZE if for_imagenet else IMAGE_SIZE
-        return Start(config.architecture, width, config.image_size or usual)
+        return Start(config.architecture, arguments, config.image_size or usual)
     model = load_model(config.init, dataset=config.dataset)[0]
     described = models.architecture_of(model)
     if described is None:
@@ -63,15 +88,25 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
             "folder with weights.safetensors of a known architecture."
         )
     name, arguments = described["architecture"], dict(described["arguments"])
-    other_width = config.width is not None and config.width != arguments.get("width")
-    if config.architecture not in (TrainTeacherConfig.architecture, name) or other_width:
-        raise ConfigError(f"--init {config.init} is a {name}; leave out --architecture and --width.")
-    classes, size = arguments.pop("classes"), arguments.pop("image_size")
-    return Start(name, arguments, config.image_size or size, models.state_dict(model), classes)
+    given = {"width": config.width, "depth": config.depth}
+    other = any(value is not None and value != arguments.get(option) for option, value in given.items())
+    if config.architecture not in (TrainTeacherConfig.architecture, name) or other:
+        raise ConfigError(f"--init {config.init} is a {name}; leave out --architecture, --width and --depth.")
+    classes, size, frames = arguments.pop("classes"), arguments.pop("image_size"), arguments.pop("frames", None)
+    if frames is None:
+        _refuse_frames(config, name)
+    else:
+        frames = config.frames or frames
+    return Start(name, arguments, config.image_size or size, frames, models.state_dict(model), classes)
+
+
+def _refuse_frames(config: TrainTeacherConfig, architecture: str) -> None:
+    if config.frames is not None:
+        raise ConfigError(f"--frames {config.frames} is for networks that take clips, and {architecture} takes images.")
 
 
 def network(
-    config: TrainTeacherConfig, start: Start, train: Labelled, test: Labelled, models: Any, **further: Any
+    config: TrainTeacherConfig, start: Start, train: AnyData, test: AnyData, models: Any, **further: Any
 ) -> Any:
     """Build the network that is trained.
 
@@ -86,14 +121,14 @@ def network(
         **further: for the backend's `models.build`.
 
     Raises:
-        TeacherError: the weights do not fit images of that size.
+        TeacherError: the weights do not fit images or clips of that size.
     """
     assert train.labels is not None and test.labels is not None
     classes = len(train.class_names or ()) or train.classes or int(max(train.labels.max(), test.labels.max())) + 1
     arguments = dict(start.arguments)
     if start.weights is None:
         arguments["mean"], arguments["std"] = _statistics(config, train)
-    model = models.build(start.architecture, classes=classes, image_size=start.image_size, **arguments, **further)
+    model = models.build(start.architecture, classes=classes, **start.made_for, **arguments, **further)
     if start.weights is None:
         return model
     weights = dict(start.weights)
@@ -139,24 +174,12 @@ def load_data(config: TrainTeacherConfig, image_size: int, load: Callable[..., L
     Raises:
         DatasetError: the set is not there, damaged, or lacks labels or parts.
     """
-    path = Path(config.dataset)
+    takes_clips(config.dataset, (image_size, image_size))  # refuses sets of videos by name
     if splits := splits_of(config.dataset):
         where = {name: (config.dataset, name) for name in splits}
-    elif not path.is_dir():
-        load(config.dataset)  # says what is wrong with it
-        raise DatasetError(
-            f"{config.dataset} is one set; a teacher needs train and test: x_train …, or a folder of both."
-        )
     else:
-        where = {name: (str(path / name), name) for name in ("train", "validation", "test") if (path / name).is_dir()}
-        if (path / "val").is_dir():
-            where["validation"] = (str(path / "val"), "validation")
-        if not {"train", "test"} <= set(where):
-            raise DatasetError(
-                f"{path} must hold train/ and test/ (and may hold validation/), each with one folder per class."
-            )
-    held_out = "validation" if "validation" in where and config.hold_out else "test"
-    learned = [name for name in ("train", "validation") if name in where and name != held_out]
+        where = _parts_in(config.dataset, load)
+    learned, held_out = _learned_and_held_out(config, where)
 
     def split(name: str, lazy: bool | None = None) -> Labelled:
         source, part = where[name]
@@ -165,46 +188,111 @@ def load_data(config: TrainTeacherConfig, image_size: int, load: Callable[..., L
     # Of pictures the crops are cut in full size; small images are kept in memory, padded and cropped.
     in_full_size = True if image_size >= LARGE else None
     parts, test = [split(name, in_full_size) for name in learned], split(held_out)
-    train = parts[0]
-    for part in (*parts, test):
-        if part.class_names != train.class_names or part.labels is None:
-            raise DatasetError(
-                f"{config.dataset}: every split needs the same class folders; train has {train.class_names}, another "
-                f"{part.class_names}."
-            )
+    _check_parts(config, [*parts, test])
     return joined(parts), test
 
 
-def steps_of(config: TrainTeacherConfig, train: Labelled) -> int:
-    """Steps per epoch: given, or as many as the images fill."""
-    return config.steps_per_epoch or max(1, round(len(train.images) / config.batch_size))
+def load_videos(
+    config: TrainTeacherConfig, start: Start, load_video: Callable[..., LabelledVideos]
+) -> tuple[LabelledVideos, LabelledVideos]:
+    """What a network for video learns from, a clip per video, and what it is measured on.
+
+    Args:
+        config: resolved options.
+        start: says how many frames of which size.
+        load_video: the backend's way to labelled videos.
+
+    Raises:
+        DatasetError: the set is not there, damaged, or lacks labels or parts.
+    """
+    takes_clips(config.dataset, start.input_size)  # refuses sets of images by name
+    if config.dataset in VIDEO_FACTS:
+        where = {name: (config.dataset, name) for name in ("train", "validation", "test")}
+    else:
+        where = _parts_in(config.dataset, load_video)
+    learned, held_out = _learned_and_held_out(config, where)
+    sampling = sampling_of(config, start.input_size)
+
+    def split(name: str, **further: Any) -> LabelledVideos:
+        source, part = where[name]
+        return load_video(source, split=part, data_dir=config.data_dir, **{**sampling, **further})
+
+    parts, test = [split(name, clips=1, spatial=1) for name in learned], split(held_out)
+    _check_parts(config, [*parts, test])
+    return joined_videos(parts), test
 
 
-def card_of(config: TrainTeacherConfig, train: Labelled, test: Labelled, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _parts_in(dataset: str, load: Callable[..., Any]) -> dict[str, tuple[str, str]]:
+    """The parts of a folder, and what `load` is asked for to get each."""
+    path = Path(dataset)
+    if not path.is_dir():
+        load(dataset)  # says what is wrong with it
+        raise DatasetError(
+            f"{dataset} is one set; a teacher needs train and test: a folder of both, or of images x_train …."
+        )
+    where = {name: (str(path / name), name) for name in ("train", "validation", "test") if (path / name).is_dir()}
+    if (path / "val").is_dir():
+        where["validation"] = (str(path / "val"), "validation")
+    if not {"train", "test"} <= set(where):
+        raise DatasetError(
+            f"{path} must hold train/ and test/ (and may hold validation/), each with one folder per class."
+        )
+    return where
+
+
+def _learned_and_held_out(config: TrainTeacherConfig, where: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The parts to learn from, and the one to measure on."""
+    held_out = "validation" if "validation" in where and config.hold_out else "test"
+    return [name for name in ("train", "validation") if name in where and name != held_out], held_out
+
+
+def _check_parts(config: TrainTeacherConfig, parts: Sequence[AnyData]) -> None:
+    """Refuse parts without labels, or with other classes than the first."""
+    names = parts[0].class_names
+    for part in parts:
+        if part.class_names != names or part.labels is None:
+            raise DatasetError(
+                f"{config.dataset}: every split needs the same class folders; train has {names}, another "
+                f"{part.class_names}."
+            )
+
+
+def steps_of(config: TrainTeacherConfig, train: AnyData) -> int:
+    """Steps per epoch: given, or as many as the images or videos fill."""
+    return config.steps_per_epoch or max(1, round(_size_of(train)[0] / config.batch_size))
+
+
+def card_of(config: TrainTeacherConfig, train: AnyData, test: AnyData, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What `save_teacher` is told of a trained teacher besides its network."""
-    facts = FACTS.get(config.dataset)
+    facts, (count, what) = {**FACTS, **VIDEO_FACTS}.get(config.dataset), _size_of(train)
     begun = "" if config.init is None else f"{config.init}, then "
     return {
         "class_names": train.class_names,
         "accuracy": {"top1": measured["student_top1"], "dataset": test.name, "n": measured["n"]},
-        "source": f"{begun}trained on {train.name} ({len(train.images):,} images, {config.epochs} epochs, seed "
-        f"{config.seed})",
+        "source": f"{begun}trained on {train.name} ({count:,} {what}, {config.epochs} epochs, seed {config.seed})",
         "licence": facts.licence if facts else "",
     }
 
 
-def summary(architecture: str, measured: Mapping[str, Any], folder: Path) -> str:
+def summary(architecture: str, measured: Mapping[str, Any], folder: Path, what: str = "images") -> str:
     """The line that says what came out."""
     return (
-        f"Teacher {architecture}: {measured['student_top1']:.2%} of {measured['n']:,} held-out images right. "
+        f"Teacher {architecture}: {measured['student_top1']:.2%} of {measured['n']:,} held-out {what} right. "
         f"Written to {folder}."
     )
 
 
-def _statistics(config: TrainTeacherConfig, train: Labelled) -> tuple[list[float], list[float]]:
+def _size_of(data: AnyData) -> tuple[int, str]:
+    """How many of what there are."""
+    return (len(data.clips.files), "videos") if isinstance(data, LabelledVideos) else (len(data.images), "images")
+
+
+def _statistics(config: TrainTeacherConfig, train: AnyData) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of pixels in [0, 1]."""
     if config.normalise == "half":
         return [0.5] * 3, [0.5] * 3
+    if isinstance(train, LabelledVideos):
+        return list(VIDEO_MEAN), list(VIDEO_STD)  # as all public networks for video, whatever the set
     if config.dataset in FACTS:
         return list(FACTS[config.dataset].mean), list(FACTS[config.dataset].std)
     values = np.arange(256) / 255

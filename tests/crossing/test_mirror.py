@@ -20,6 +20,8 @@ ONLY_KERAS = {
 # And the other way round.
 ONLY_TORCH = {
     "models.library": "torchvision and timm are PyTorch's; keras.applications come by `bridge export`",
+    "models.x3d": "video is PyTorch's; its networks cross as ONNX",
+    "video": "as above",
     "models.imagenet_resnet": "networks of ImageNet's size are PyTorch's; they cross as ONNX",
     "launch": "`strategy` and `hosts` of TensorFlow in one",
     "ema": "Keras's optimizers have their own",
@@ -135,6 +137,6 @@ def test_what_the_packages_offer_is_the_same():
     import keras_aip
     import torch_aip
 
-    assert set(torch_aip.__all__) - set(keras_aip.__all__) == {"single_image_loader"}
+    assert set(torch_aip.__all__) - set(keras_aip.__all__) == {"single_image_loader", "single_video_loader"}
     assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"single_image_dataset", "strategy"}
     assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from bridge.networks import check_arguments, own_arguments, scaled_resnet, size_of, unknown_network, wide
+from bridge.networks import check_arguments, is_x3d, own_arguments, scaled_resnet, size_of, unknown_network, wide
 from torch_aip.models import library
 from torch_aip.models.cnn import small_cnn
 from torch_aip.models.imagenet_resnet import imagenet_resnet, resnet18, resnet34, resnet50, resnet101
@@ -32,6 +32,7 @@ __all__ = [
     "input_size_of",
     "is_known",
     "is_library",
+    "is_video",
     "load_state_dict",
     "load_weights",
     "names",
@@ -83,6 +84,16 @@ def is_known(architecture: str) -> bool:
     return ours or is_library(architecture)
 
 
+def is_video(architecture: str) -> bool:
+    """Whether an architecture takes clips.
+
+    Raises:
+        ConfigError: torchvision has no such network.
+        TeacherError: It is asked for and not installed.
+    """
+    return is_x3d(architecture) or (is_library(architecture) and library.is_video(architecture))
+
+
 def names() -> list[str]:
     """Return the names :func:`build` knows, besides ``wrn_<depth>_<width>``, ``resnet50x2`` and the libraries'."""
     return list(_BUILDERS)
@@ -125,7 +136,7 @@ def build(
     builder = _builder(architecture)
     common = ("classes", "image_size", "mean", "std")
     own = own_arguments(architecture)
-    if is_library(architecture) and library.is_video(architecture):
+    if is_library(architecture) and is_video(architecture):
         own = ("frames",)
     check_arguments(architecture, arguments, common, own)
     options = {"image_size": image_size, "mean": mean, "std": std}
