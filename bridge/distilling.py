@@ -11,7 +11,7 @@ import numpy as np
 
 from bridge import wordnet
 from bridge.clips import LabelledVideos, readable_videos, sampling_of, thinned_videos
-from bridge.config import DistillConfig
+from bridge.config import DistillConfig, mixing_of
 from bridge.datasets import FACTS, Labelled, check_classes, readable_rows, thinned
 from bridge.datum.mixing import Mixing
 from bridge.datum.preview import previews
@@ -80,6 +80,7 @@ def prepare(
     view_set = _view_set(config, teacher.input_size)
     if isinstance(view_set, ClipSet) and load_video is None:
         raise ConfigError(f"{config.teacher} takes clips; video is torch_aip's: python -m torch_aip distill …")
+    mixing_of(config, view_set.recipe)  # says now if it cannot be
     steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
     if steps is None:
         raise ConfigError("Endless views (--views None) need --steps-per-epoch.")

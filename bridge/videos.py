@@ -184,7 +184,8 @@ def read_frames(
     wanted = choose(index.times)
     rows, places = np.unique(wanted, return_inverse=True)
     pixels = _decoded(path, index, rows, finish)
-    return np.stack(pixels)[places.reshape(wanted.shape)]
+    # not `np.stack(pixels)[places]`, which copies every pixel once more
+    return np.stack([pixels[place] for place in places.ravel()]).reshape(*wanted.shape, *pixels[0].shape)
 
 
 @dataclass(frozen=True)

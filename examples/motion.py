@@ -2,9 +2,10 @@
 
     python examples/motion.py --image city.jpg
 
-Writes videos of procedural textures that move left, right, up or down, or zoom in or out; no frame tells the class, and
-no photograph is among them. A teacher is trained on these videos. One student sees nothing but fake clips of the image,
-a box that wanders over it; a second one, the control, sees the same clips standing still.
+Writes videos of procedural textures that move left, right, up or down, or zoom in or out. No single frame tells the
+class, and no photograph is among them. A teacher is trained on these videos. One student sees nothing but fake clips of
+the image, a box that wanders over it; a second one, the control, the same clips standing still. Then both are measured
+on videos whose textures neither they nor the teacher have seen.
 """
 
 import argparse
@@ -71,10 +72,73 @@ def movie(label: int, random: np.random.Generator) -> np.ndarray:
 
 
 def write_set(folder: Path, part: str, each: int) -> None:
-    """`each` videos per class, in a folder per class; no texture is in two of them."""
+    """`each` videos per class, in a folder per class; every one has textures of its own."""
     for label, name in enumerate(CLASSES):
+        (folder / part / name).mkdir(parents=True, exist_ok=True)
         for number in range(each):
             random = np.random.default_rng([("train", "test").index(part), label, number])
-            path = folder / part / name / f"{number:04d}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_clip(movie(label, random), RATE))
+            (folder / part / name / f"{number:04d}.mp4").write_bytes(encode_clip(movie(label, random), RATE))
+
+
+def command(*words: object) -> None:
+    """What `python -m torch_aip …` does; ends this program if it fails."""
+    from torch_aip.cli import main
+
+    if code := main([str(word) for word in words]):
+        raise SystemExit(code)
+
+
+def story(options: argparse.Namespace) -> None:
+    """Everything from the videos to the table; what is there already is kept."""
+    data, teacher = options.out / "videos", options.out / "teacher"
+    if not data.is_dir():
+        write_set(data, "test", max(options.videos // 4, 1))
+        write_set(data, "train", options.videos)
+    # The four frames of a clip span a whole video, so that one clip of it is all there is.
+    reading = ("--dataset", data, "--stride", FRAMES / 4, "--clips", 1)
+    shared = ("--batch-size", options.batch_size, "--threads", options.threads)
+    if not teacher.is_dir():
+        command(
+            "train-teacher", *reading, "--architecture", "x3d_xs_e", "--width", 1, "--depth", 1, "--no-flip",
+            "--image-size", options.image_size, "--epochs", options.teacher_epochs, "--learning-rate", 4e-3, *shared,
+            "--out", teacher,
+        )  # fmt: skip
+    results = {}
+    for motion in ("linear", "none"):
+        run = options.out / motion
+        if not (run / "result.json").is_file():
+            command(
+                "distill", *reading, "--image", options.image, "--teacher", teacher, "--motion", motion,
+                "--student", "x3d_xs", "--student-width", 1, "--views", "None", "--recipe", "steady",
+                "--temperature", 5, "--mixing-per", "sample", "--steps-per-epoch", options.steps, "--epochs",
+                options.epochs, "--optimizer", "adamw", "--learning-rate", 4e-3, "--schedule", "cosine", "--warmup",
+                0.1, *shared, "--out", run,
+            )  # fmt: skip
+        results[motion] = json.loads((run / "result.json").read_text())
+    linear, still = results["linear"], results["none"]
+    print(f"\n{'seen in training':<36}{'right of ' + format(linear['n'], ','):>14}")
+    for what, share in (
+        ("the videos of the training part", linear["teacher_top1"]),
+        (f"{linear['source']}, moving", linear["student_top1"]),
+        (f"{still['source']}, standing still", still["student_top1"]),
+        ("nothing (chance)", 1 / len(CLASSES)),
+    ):
+        print(f"{what:<36}{share:>14.1%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", default="sklearn:china.jpg", help="the one image the students learn from")
+    parser.add_argument("--videos", type=int, default=100, help="per class to train on; a quarter more to measure on")
+    parser.add_argument("--image-size", type=int, default=48, help="side of the frames networks see, in pixels")
+    parser.add_argument("--teacher-epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=6, help="of the students")
+    parser.add_argument("--steps", type=int, default=100, help="of an epoch of the students")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", default="None", help="CPU threads; None leaves it to PyTorch")
+    parser.add_argument("--out", type=Path, default=Path("runs/motion"))
+    story(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
