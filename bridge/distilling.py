@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from bridge import wordnet
-from bridge.clips import LabelledVideos, readable_videos, sampling_of, thinned_videos
+from bridge.clips import LabelledVideos, sampling_of, thinned_videos
 from bridge.config import DistillConfig, mixing_of
-from bridge.datasets import FACTS, Labelled, check_classes, readable_rows, thinned
+from bridge.datasets import FACTS, Labelled, check_classes, thinned
 from bridge.datum.mixing import Mixing
 from bridge.datum.preview import previews
 from bridge.datum.render import render
@@ -20,6 +20,7 @@ from bridge.datum.video import ClipSet, make_clip_set
 from bridge.datum.video_recipes import VideoRecipe
 from bridge.datum.views import SampleSet, ViewSet, make_view_set
 from bridge.errors import ConfigError
+from bridge.measuring import scored, usable_rows
 from bridge.metrics import confusion_matrix
 from bridge.progress import StepProgress
 from bridge.report import write_report
@@ -193,13 +194,12 @@ class Backend:
     """What measuring and writing a student needs of a framework: its functions of these names.
 
     Attributes:
-        evaluate, predict, recalibrated, save_teacher, load_teacher: of the backend.
+        predict_all, recalibrated, save_teacher, load_teacher: of the backend.
         batch: float32 [batch, (frames,) height, width, 3] → what its networks take.
         numpy: what its teacher answers → NumPy.
     """
 
-    evaluate: Callable[..., dict[str, Any]]
-    predict: Callable[..., np.ndarray]
+    predict_all: Callable[..., list[np.ndarray]]
     recalibrated: Callable[..., Any]
     save_teacher: Callable[..., Any]
     load_teacher: Callable[..., Any]
@@ -229,11 +229,14 @@ def finish(
     folder = run.path / "student"
     source = f"distilled from {view_set.source.name} alone"
     backend.save_teacher(student, folder, class_names=teacher.class_names, source=source)
-    measured = backend.evaluate(student, test, teacher=teacher)
+    pixels = test.clips if isinstance(test, LabelledVideos) else test.images  # decoded as they are asked for
+    answers = backend.predict_all([student, teacher], pixels)
+    measured = scored(test, *answers)
     measured["student_top1_recalibrated"] = None
     if test.labels is not None:
         with backend.recalibrated(student, _fresh(backend, view_set)) as again:
-            measured["student_top1_recalibrated"] = backend.evaluate(again, test)["student_top1"]
+            again_answers = backend.predict_all([again], pixels)[0]
+        measured["student_top1_recalibrated"] = scored(test, again_answers)["student_top1"]
     votes = _votes(backend, teacher, view_set)
     card = backend.save_teacher(
         student, folder, class_names=teacher.class_names,
@@ -253,10 +256,8 @@ def finish(
     names = wordnet.readable(teacher.class_names or test.class_names or ())
     confusion = None
     if test.labels is not None and teacher.classes is not None:
-        of_clips = isinstance(test, LabelledVideos)
-        rows = readable_videos(test) if of_clips else readable_rows(test)
-        answers = backend.predict(student, test.clips if of_clips else test.images).argmax(-1)
-        confusion = confusion_matrix(test.labels[rows], answers[rows], teacher.classes)
+        rows = usable_rows(test)
+        confusion = confusion_matrix(test.labels[rows], answers[0][rows].argmax(-1), teacher.classes)
     write_report(
         run.path / "report.html", title=f"{config.student} distilled from {view_set.source.name}",
         summary=summary_of(result), config=dataclasses.asdict(config), metrics=run.metrics(), result=result,

@@ -18,7 +18,7 @@ from bridge.metrics import evaluate_logits
 _PIXELS = 256 * 224**2
 
 
-def takes_clips(dataset: str | os.PathLike[str], input_size: Sequence[int] | None) -> bool:
+def takes_clips(dataset: str | os.PathLike[str], input_size: Sequence[int | None] | None) -> bool:
     """Whether a network of that size is measured on videos.
 
     Args:
@@ -28,19 +28,17 @@ def takes_clips(dataset: str | os.PathLike[str], input_size: Sequence[int] | Non
     Raises:
         DatasetError: it is the name of a set of the other kind, or frames are not square.
     """
-    of_clips = input_size is not None and len(input_size) == 3
-    if of_clips and input_size[1] != input_size[2]:
-        raise DatasetError(
-            f"the network takes clips of {list(input_size)}, and videos are cut into squares: give its clips yourself, "
-            "or a network for square ones."
-        )
+    size = list(input_size or ())
+    of_clips = len(size) == 3
+    if of_clips and size[1] != size[2]:
+        raise DatasetError(f"the network takes clips of {size}, and videos are cut into squares.")
     if of_clips and dataset in FACTS:
         raise DatasetError(
-            f"{dataset} is a set of images, and the network takes clips of {input_size[0]} frames: give videos, such "
-            f"as {', '.join(VIDEO_FACTS)}, a folder with a folder per class, or a list."
+            f"{dataset} is a set of images, and the network takes clips of {size[0]} frames: give videos, such as "
+            f"{', '.join(VIDEO_FACTS)}, a folder with a folder per class, or a list."
         )
     if not of_clips and dataset in VIDEO_FACTS:
-        what = "takes images" if input_size else "does not say what it takes: load the videos, and give them"
+        what = "takes images" if size else "does not say what it takes: load the videos, and give them"
         raise DatasetError(f"{dataset} is a set of videos, and the network {what}.")
     return of_clips
 
@@ -79,6 +77,11 @@ def rows_at_once(batch_size: int, shape: Sequence[int]) -> int:
     return batch_size if len(shape) == 4 else max(1, min(batch_size, _PIXELS // int(np.prod(shape[1:-1]))))
 
 
+def usable_rows(data: Labelled | LabelledVideos, stacklevel: int = 2) -> np.ndarray:
+    """The images or videos that count, as `readable_rows` and `readable_videos` say."""
+    return (readable_videos if isinstance(data, LabelledVideos) else readable_rows)(data, stacklevel + 1)
+
+
 def scored(
     data: Labelled | LabelledVideos, answers: np.ndarray, teacher_answers: np.ndarray | None = None
 ) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def scored(
         TeacherError: classes differ, or answers are not finite.
     """
     data = check_classes(data, answers.shape[1])
-    rows = readable_videos(data, 3) if isinstance(data, LabelledVideos) else readable_rows(data, 3)
+    rows = usable_rows(data, 3)
     labels = None if data.labels is None else data.labels[rows]
     figures = evaluate_logits(answers[rows], labels, None if teacher_answers is None else teacher_answers[rows])
     return {**figures, "dataset": data.name, "n": len(rows)}

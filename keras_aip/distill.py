@@ -26,7 +26,7 @@ from bridge.runs import RunFolder
 from keras_aip import models
 from keras_aip.datasets import FACTS, load
 from keras_aip.distiller import Distiller
-from keras_aip.evaluate import evaluate, predict, recalibrated
+from keras_aip.evaluate import predict_all, recalibrated
 from keras_aip.hosts import in_agreement, is_first_host, lost
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
@@ -35,9 +35,7 @@ from keras_aip.strategy import strategy as make_strategy
 from keras_aip.teachers import Teacher, load_teacher, save_teacher
 from keras_aip.views import view_dataset
 
-BACKEND = Backend(
-    evaluate, predict, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy()
-)
+BACKEND = Backend(predict_all, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy())
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from bridge.runs import RunFolder
 from torch_aip import models
 from torch_aip.datasets import FACTS, load, load_video
 from torch_aip.distiller import Distiller
-from torch_aip.evaluate import evaluate, predict, recalibrated
+from torch_aip.evaluate import predict_all, recalibrated
 from torch_aip.launch import World, in_agreement, launched
 from torch_aip.optimizers import make_optimizer, schedule_of
 from torch_aip.run import SaveRun, environment, restore_arrays, set_up
@@ -98,7 +98,7 @@ def _backend(device: torch.device) -> Backend:
         return load_teacher(name, **options).to(device)
 
     return Backend(
-        evaluate, predict, recalibrated, save_teacher, load_exact,
+        predict_all, recalibrated, save_teacher, load_exact,
         lambda views: torch.from_numpy(views).movedim(-1, 1).to(device),
         lambda answers: answers.cpu().numpy(),
     )  # fmt: skip
