@@ -44,10 +44,11 @@ def load_folder(
     """
     path = Path(path).expanduser()
     try:
-        folders = [] if _is_export(path) else sub_folders(path)
+        exported = files_of_export(path)
+        folders = [] if exported else sub_folders(path)
         if not folders:
             names = list(class_names) if class_names else None
-            return from_files(path, list_files(path), None, image_size, names, lazy)
+            return from_files(path, exported or list_files(path), None, image_size, names, lazy)
         names = _classes_of(path, folders, class_names)
         labelled = [(file, names.index(name)) for name in sorted(folders) for file in list_files(path / name)]
         labelled.sort(key=lambda pair: pair[1])
@@ -172,12 +173,13 @@ def _remark_on_missing(where: object, found: int, classes: int) -> None:
         warnings.warn(f"{where} holds {found} of {classes} classes: results are of these alone", stacklevel=4)
 
 
-def _is_export(path: Path) -> bool:
-    """Whether the folder was written by bridge.datum.export, whose numbered sub-folders are no classes."""
+def files_of_export(path: Path) -> list[Path]:
+    """The files of a folder written by bridge.datum.export, whose numbered sub-folders are no classes; else none."""
     try:
-        return json.loads((path / MANIFEST).read_bytes()).get("layout") == "folder"
+        exported = json.loads((path / MANIFEST).read_bytes()).get("layout") == "folder"
     except (OSError, ValueError, AttributeError):
-        return False
+        return []
+    return [file for file in list_files(path) if file.parent != path] if exported else []
 
 
 def _check_classes(path: Path, folders: list[str], names: list[str]) -> None:

@@ -56,27 +56,29 @@ def _verify(config: VerifyConfig) -> None:
     from bridge.progress import progress_bar
     from bridge.teachers.card import Card
     from bridge.teachers.parity import verify
-    from bridge.teachers.probes import NOISE
+    from bridge.teachers.probes import batch_of, noise_of, views_of
     from bridge.teachers.shelf import find_folder
 
     if config.model is None:
         raise ConfigError("Which folder? Give --model FOLDER.")
     folder = find_folder(config.model)
-    Card.load(folder)  # what is wrong with it is said before any framework is imported
+    card = Card.load(folder)  # what is wrong with it is said before any framework is imported
     _import_quietly()
-    with progress_bar("asking", "inputs", config.views + NOISE) as advance:
+    views, batch_size = views_of(card, config.views, 2048), batch_of(card, config.batch_size)
+    with progress_bar("asking", "inputs", views + noise_of(card)) as advance:
         found = verify(
-            folder, image=config.image, views=config.views, seed=config.seed, batch_size=config.batch_size,
+            folder, image=config.image, views=views, seed=config.seed, batch_size=batch_size, videos=config.videos,
             on_progress=advance,
         )  # fmt: skip
-    print(f"{'':20s}  largest difference  agreement on {config.views:,} views  ms per {config.batch_size}")
+    agreement = f"agreement on {views:,} {'clips' if card.kind == 'video' else 'views'}"
+    print(f"{'':20s}  largest difference  {agreement}  ms per {batch_size}")
     columns = (("relative", ".1e"), ("ms_per_batch", ".1f"))
     for name, figures in found["engines"].items():
         if figures is None:
             print(f"{name:20s}  not here: {found['missing'][name]}")
         else:
             largest, time = ("-" if figures[key] is None else format(figures[key], kind) for key, kind in columns)
-            same = f"{figures['agreement']:.2%}".rjust(len(f"agreement on {config.views:,} views"))
+            same = f"{figures['agreement']:.2%}".rjust(len(agreement))
             print(f"{name:20s}  {largest:>18s}  {same}  {time}")
     print(f"All answer alike; compared with {found['reference']}. Written to {folder / 'parity.json'}.")
 

@@ -176,6 +176,7 @@ def measure(
         raise ConfigError(f"{config.model} takes neither images nor clips; only networks that do are measured here.")
     name = config.testdir or config.dataset
     where = {"split": config.split, "class_names": model.class_names, "data_dir": config.data_dir}
+    data: Any
     if takes_clips(name, size) and load_video:
         data = load_video(name, **where, **sampling_of(config, size))
         data = thinned_videos(data, 16) if config.smoke else data

@@ -101,8 +101,10 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
     """A teacher folder, or its name under $AIP_TEACHERS (default: ./teachers)."""
     student: str = "wrn_16_4"
     """The student's architecture, such as wrn_16_4, resnet20, vgg11, small_cnn or (PyTorch) resnet50."""
-    student_width: int | None = None
-    """Width of small_cnn; None takes its default."""
+    student_width: int | float | None = None
+    """Width of small_cnn, resnet18, …, or (PyTorch) of X3D; None takes its default."""
+    student_depth: float | None = None
+    """Depth of X3D (PyTorch); None takes its default."""
     out: str = "runs/distill"
     """The run folder."""
     resume: bool = False
@@ -378,8 +380,8 @@ def check(config: Any, whole: bool = True) -> None:
         ConfigError: naming the option, its value and what is allowed.
     """
     positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
-    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "depth", "seeds")
-    positive += ("clip_norm", "accumulate", "frames", "clips", "stride")
+    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "seeds")
+    positive += ("clip_norm", "accumulate", "frames", "clips", "stride", "rate", "depth", "student_depth")
     not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad", "workers")
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)

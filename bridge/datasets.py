@@ -43,7 +43,7 @@ __all__ = [
 DATA_VARIABLE = "AIP_DATA"
 DEFAULT_FOLDER = "data"
 Fetch = Callable[[str, str], Labelled]
-AnyLabelled = TypeVar("AnyLabelled", "Labelled", "LabelledVideos")
+AnyLabelled = TypeVar("AnyLabelled", bound="Labelled | LabelledVideos")
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 

@@ -59,6 +59,14 @@ X3D = {
     "x3d_l": X3dSize(16, 312, depth=5.0),
     "x3d_xs_e": X3dSize(4, 160, width=5.0, depth=3.0, dropout=0.0),
 }
+# What pytorchvideo publishes: file -> top-1 on Kinetics-400, of 10 clips with 3 crops each per video (its model zoo).
+X3D_SOURCE = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics"
+X3D_PUBLISHED = {
+    "x3d_xs": ("X3D_XS.pyth", 0.6912),
+    "x3d_s": ("X3D_S.pyth", 0.7333),
+    "x3d_m": ("X3D_M.pyth", 0.7594),
+    "x3d_l": ("X3D_L.pyth", 0.7744),
+}
 X3D_ALIASES = {"x3d_s_e": "x3d_xs_e"}  # the reference code has both names for the one network
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge.class_folders import sub_folders
+from bridge.class_folders import files_of_export, sub_folders
 from bridge.datum.sources import list_files, some_names
 from bridge.errors import DatasetError, DatumError
 
@@ -302,9 +302,10 @@ def _first_part(place: Path, names: Iterable[str]) -> Listing | None:
 
 def _classes(root: Path) -> Listing:
     """One folder per class, sorted; videos that lie in none are left out if there are folders."""
-    names = sub_folders(root)
+    exported = files_of_export(root)
+    names = [] if exported else sub_folders(root)
     if not names:
-        return Listing(root, list_files(root), None)
+        return Listing(root, exported or list_files(root), None)
     loose = [entry.name for entry in sorted(root.iterdir()) if entry.is_file() and entry.name[0] != "."]
     if loose:
         warnings.warn(f"{root}: left out, being in no class folder: {some_names(loose)}", stacklevel=4)

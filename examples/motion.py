@@ -92,15 +92,15 @@ def story(options: argparse.Namespace) -> None:
     """Everything from the videos to the table; what is there already is kept."""
     data, teacher = options.out / "videos", options.out / "teacher"
     if not data.is_dir():
-        write_set(data, "test", max(options.videos // 4, 1))
+        write_set(data, "test", max(options.videos // 2, 1))
         write_set(data, "train", options.videos)
     # The four frames of a clip span a whole video, so that one clip of it is all there is.
     reading = ("--dataset", data, "--stride", FRAMES / 4, "--clips", 1)
     shared = ("--batch-size", options.batch_size, "--threads", options.threads)
     if not teacher.is_dir():
         command(
-            "train-teacher", *reading, "--architecture", "x3d_xs_e", "--width", 1, "--depth", 1, "--no-flip",
-            "--image-size", options.image_size, "--epochs", options.teacher_epochs, "--learning-rate", 4e-3, *shared,
+            "train-teacher", *reading, "--architecture", "x3d_xs", "--width", 1, "--depth", 1, "--no-flip",
+            "--image-size", options.image_size, "--epochs", options.teacher_epochs, "--learning-rate", 3e-3, *shared,
             "--out", teacher,
         )  # fmt: skip
     results = {}
@@ -109,10 +109,10 @@ def story(options: argparse.Namespace) -> None:
         if not (run / "result.json").is_file():
             command(
                 "distill", *reading, "--image", options.image, "--teacher", teacher, "--motion", motion,
-                "--student", "x3d_xs", "--student-width", 1, "--views", "None", "--recipe", "steady",
-                "--temperature", 5, "--mixing-per", "sample", "--steps-per-epoch", options.steps, "--epochs",
-                options.epochs, "--optimizer", "adamw", "--learning-rate", 4e-3, "--schedule", "cosine", "--warmup",
-                0.1, *shared, "--out", run,
+                "--student", "x3d_xs", "--student-width", 1, "--student-depth", 1, "--views", "None",
+                "--recipe", "steady", "--temperature", 5, "--mixing-per", "sample", "--steps-per-epoch", options.steps,
+                "--epochs", options.epochs, "--optimizer", "adamw", "--learning-rate", 4e-3, "--schedule", "cosine",
+                "--warmup", 0.1, *shared, "--out", run,
             )  # fmt: skip
         results[motion] = json.loads((run / "result.json").read_text())
     linear, still = results["linear"], results["none"]
@@ -129,10 +129,10 @@ def story(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default="sklearn:china.jpg", help="the one image the students learn from")
-    parser.add_argument("--videos", type=int, default=100, help="per class to train on; a quarter more to measure on")
-    parser.add_argument("--image-size", type=int, default=48, help="side of the frames networks see, in pixels")
-    parser.add_argument("--teacher-epochs", type=int, default=24)
-    parser.add_argument("--epochs", type=int, default=6, help="of the students")
+    parser.add_argument("--videos", type=int, default=100, help="per class to train on; half as many to measure on")
+    parser.add_argument("--image-size", type=int, default=64, help="side of the frames networks see, in pixels")
+    parser.add_argument("--teacher-epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=12, help="of the students")
     parser.add_argument("--steps", type=int, default=100, help="of an epoch of the students")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", default="None", help="CPU threads; None leaves it to PyTorch")

@@ -128,8 +128,8 @@ def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int
     """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
     facts = FACTS.get(config.dataset)
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
-    if config.student_width is not None:
-        arguments["width"] = config.student_width
+    sizes = {"width": config.student_width, "depth": config.student_depth}
+    arguments |= {name: size for name, size in sizes.items() if size is not None}
     keras.utils.set_random_seed(config.seed % 2**32)  # loading the teacher has drawn from the same generator
     return models.build(
         config.student, classes=classes, **made_for, l2=config.l2,

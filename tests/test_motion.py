@@ -25,9 +25,9 @@ def motion():
 
 @pytest.fixture(scope="module")
 def movies(motion) -> np.ndarray:
-    """float64 [classes, 40, frames, side, side, 3]; as the task draws them, each from a seed of its own."""
-    drawn = [[motion.movie(label, np.random.default_rng([7, label, n])) for n in range(40)] for label in range(6)]
-    return np.array(drawn).astype(float)
+    """float64 [classes, 30, (first frame, two in the middle, last one), side, side, 3]."""
+    drawn = [[motion.movie(label, np.random.default_rng([11, label, n])) for n in range(30)] for label in range(6)]
+    return np.array(drawn)[:, :, [0, 7, 8, -1]].astype(float)
 
 
 def features(frames: np.ndarray) -> np.ndarray:
@@ -42,27 +42,24 @@ def features(frames: np.ndarray) -> np.ndarray:
 
 
 def test_single_frames_have_the_same_distribution_in_all_classes(movies) -> None:
-    from scipy.stats import anderson_ksamp
+    from scipy.stats import kruskal
 
-    for frame in (0, 8, 15):
-        told = features(movies[:, :, frame])  # [classes, 40, features]
-        for feature in np.moveaxis(told, -1, 0):
-            with pytest.warns(UserWarning) if False else np.errstate():
-                found = anderson_ksamp(list(feature))
-            assert found.statistic < 4, (frame, found)  # 2.7 is the 1 % level; 30 features are tried
+    for frame in (0, -1):
+        told = features(movies[:, :, frame])  # [classes, 30, features]
+        least = min(kruskal(*feature).pvalue for feature in np.moveaxis(told, -1, 0))
+        assert least > 0.01, frame  # the least of ten
+        brighter = told + 10 * np.arange(6)[:, None, None]  # and the test can tell: by 10 grey levels per class
+        assert kruskal(*brighter[..., 0]).pvalue < 0.001
 
 
-def test_a_classifier_of_frames_is_no_better_than_chance_and_one_of_motion_is(movies) -> None:
+def test_a_classifier_of_single_frames_is_no_better_than_chance(movies) -> None:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.model_selection import cross_val_score
 
-    labels = np.repeat(np.arange(6), 40)
-    first, last = features(movies[:, :, 0]).reshape(240, -1), features(movies[:, :, 15]).reshape(240, -1)
-    for told in (first, last):
+    labels = np.repeat(np.arange(6), 30)
+    for frame in (0, -1):
+        told = features(movies[:, :, frame]).reshape(180, -1)
         assert cross_val_score(LinearDiscriminantAnalysis(), told, labels, cv=8).mean() < 1 / 6 + 0.08
-    zooms = labels >= 4
-    coarser = cross_val_score(LinearDiscriminantAnalysis(), (last - first)[zooms], labels[zooms], cv=8).mean()
-    assert coarser > 0.7  # the zoom shows in the change
 
 
 def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -75,12 +72,12 @@ def shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def test_classes_move_as_they_are_called(motion, movies) -> None:
     for label, (axis, sign) in enumerate(((1, -1), (1, 1), (0, -1), (0, 1))):
-        moved = np.array([shift(movie[7], movie[8]) for movie in movies[label]])
-        assert (sign * moved[:, axis] > 0.3).mean() > 0.95, motion.CLASSES[label]
+        moved = np.array([shift(movie[1], movie[2]) for movie in movies[label]])
+        assert (sign * moved[:, axis] > 0.2).mean() > 0.95, motion.CLASSES[label]
         assert np.abs(moved[:, 1 - axis]).mean() < 0.2
     side = motion.SIZE // 2
     for label, sign in ((4, 1), (5, -1)):
-        parts = [(movie[k, :, :side], movie[k, :, side:]) for movie in movies[label] for k in (7, 8)]
+        parts = [(movie[k, :, :side], movie[k, :, side:]) for movie in movies[label] for k in (1, 2)]
         apart = [
             shift(one[1], two[1])[1] - shift(one[0], two[0])[1] for one, two in zip(parts[::2], parts[1::2])
         ]  # how the halves move away from each other
@@ -97,5 +94,5 @@ def test_the_story_runs(motion, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", [*line.split(), "--out", str(tmp_path)])
     motion.main()
     table = capsys.readouterr().out.split("seen in training")[1]
-    assert "right of 6" in table and "china.jpg, moving" in table and "china.jpg, standing still" in table
-    assert len(list(tmp_path.glob("videos/*/*/*.mp4"))) == 30 and (tmp_path / "none" / "student" / "card.json").exists()
+    assert "right of 12" in table and "china.jpg, moving" in table and "china.jpg, standing still" in table
+    assert len(list(tmp_path.glob("videos/*/*/*.mp4"))) == 36 and (tmp_path / "none" / "student" / "card.json").exists()

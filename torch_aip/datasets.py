@@ -78,12 +78,14 @@ def training_batches(
     if labels is None:
         raise DatasetError(f"{labelled.name} has no labels: expected one folder per class to train on.")
 
-    videos = isinstance(labelled, LabelledVideos)
-    images, clips = (None, RandomClips(labelled.clips, flip=flip, seed=seed)) if videos else (labelled.images, None)
+    if isinstance(labelled, LabelledVideos):
+        images = RandomClips(labelled.clips, flip=flip, seed=seed)
+    else:
+        images = labelled.images
 
     def draw(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if clips is not None:
-            return clips.draw(numbers)
+        if isinstance(images, RandomClips):
+            return images.draw(numbers)
         if isinstance(images, Pictures):
             return picture_crops(images, numbers, flip=flip, seed=seed)
         crops, picked, centre = padded_crops(images, numbers, pad=pad, flip=flip, seed=seed)

@@ -23,7 +23,7 @@ from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, numb
 from torch_aip import models
 from torch_aip.models import load_weights as load_weights
 from torch_aip.models.layers import Normalise, store_channels_last
-from torch_aip.models.library import pretrained
+from torch_aip.models.library import is_video, pretrained
 
 
 class Teacher(nn.Module):
@@ -333,7 +333,8 @@ def load_teacher(
     Args:
         folder_or_name: A folder with ``card.json``, or its name; ``torchvision/resnet18``, ``timm/…`` with the weights
             published there, downloaded the first time. For the data set ``in1k`` a bare ``resnet18`` that is no
-            folder's name means torchvision's.
+            folder's name means torchvision's; so does ``r3d_18`` for ``k400``, where ``x3d_xs``, ``x3d_s``, ``x3d_m``
+            and ``x3d_l`` mean pytorchvideo's.
         dtype: ``"bfloat16"`` for a faster, less precise one.
         dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
         form: ``"safetensors"`` or ``"onnx"``; None: the first if this backend knows the architecture, else the second.
@@ -374,11 +375,16 @@ def _find(name: str | Path, dataset: str | None) -> Path | tuple[nn.Module, Card
         if published is None:
             raise
         try:
+            # Neither a network for images stands for one for videos, nor the other way round.
+            if models.is_library(published) and is_video(published) != (dataset == "k400"):
+                raise missing
             return pretrained(published)
+        except MissingTeacherError:
+            raise
         except ConfigError:  # torchvision knows no such name either
             raise missing from None
         except TeacherError as error:
-            raise TeacherError(f"{missing.where} For {dataset} that is {published}: {error}") from error
+            raise TeacherError(f"{missing.where} For {dataset} that is {published} as published: {error}") from error
 
 
 def _form_of(folder: Path, card: Card, form: str | None = None) -> str:

@@ -28,15 +28,14 @@ def inspector(
         if asked not in teachers:
             teachers[asked] = load_teacher(name, dataset=run.dataset)
         teacher = teachers[asked]
-        what = (
-            *asked, run.loss, run.mixing, run.student, run.student_width, run.student_dtype, run.image_size, run.frames
-        )  # fmt: skip
+        student = (run.student, run.student_width, run.student_depth, run.student_dtype)
+        what = (*asked, run.loss, run.mixing, *student, run.image_size, run.frames)
         if what not in seen:
             seen.add(what)
             *frames, side, _ = teacher.input_size or (32, 32)
             made_for = {"image_size": run.image_size or side, **({"frames": run.frames or frames[0]} if frames else {})}
-            student = make_student(run, teacher.classes or 0, made_for)
-            distiller(student, teacher, run.temperature, run.loss, run.mixing)
+            built = make_student(run, teacher.classes or 0, made_for)
+            distiller(built, teacher, run.temperature, run.loss, run.mixing)
         return {f"teacher {name} for {run.dataset}": teacher.digest}
 
     return inspect

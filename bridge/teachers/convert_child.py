@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from bridge.teachers.depthwise import flat_depthwise
 from bridge.teachers.onnx_graph import inner_graphs, name_nodes
 from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
@@ -68,6 +69,7 @@ def _folded(onnx_path: Path) -> Any:
     del folded.opset_import[:]
     folded.opset_import.extend(used)
     folded = onnx.shape_inference.infer_shapes(folded, data_prop=True)  # it goes by the shapes of all that lies between
+    folded = flat_depthwise(folded)
     try:
         return _with_shapes(folded)
     except Exception:  # what onnxruntime cannot run so is converted as it is; whether it can be, is found out there

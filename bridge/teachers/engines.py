@@ -160,6 +160,11 @@ def _unknown_to(backend: str) -> Callable[[Path, Card], str | None]:
     return lacks
 
 
+def _too_slow_for_clips(folder: Path, card: Card) -> str | None:
+    # Converted as it is, an X3D-XS took XLA a minute per size of batch, and then 20 times as long to answer.
+    return "XLA compiles networks for video for minutes; without it they answer" if card.kind == "video" else None
+
+
 def _of_other_keras(folder: Path, card: Card) -> str | None:
     described = read_json_member(folder / card.forms["keras"], "metadata.json")
     made_with = str(described.get("keras_version")) if isinstance(described, dict) else "unknown"
@@ -233,6 +238,7 @@ ENGINES: dict[str, Engine] = {
         "onnx",
         ("tensorflow", "onnx2tf", "onnxruntime"),
         _by_keras("onnx", xla=True),
+        _too_slow_for_clips,
         convert=_converted_for_tensorflow(True),
         xla=True,
     ),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
-from bridge.facts import FACTS, DatasetFacts
+from bridge.facts import FACTS, VIDEO_FACTS, DatasetFacts, VideoFacts
 from bridge.names import lookup
 from bridge.teachers.card import CHANNELS_FIRST, FORMS, RANGES, Card, replacing_folder
 from bridge.teachers.front_end import Mfcc
@@ -38,7 +38,7 @@ def export(config: ExportConfig) -> Card:
     """
     if config.model is None:
         raise ConfigError("Which network? Give --model, such as mine.onnx, torchvision/resnet18 or resnet56.")
-    facts = lookup(FACTS, config.dataset, "data set") if config.dataset else None
+    facts = lookup({**FACTS, **VIDEO_FACTS}, config.dataset, "data set") if config.dataset else None
     if config.measure and facts is None:
         raise ConfigError("--measure needs --dataset, the data set to measure on.")
     source = source_of(config.model, config.trust)
@@ -71,7 +71,7 @@ def place_of(config: ExportConfig) -> Path:
     return shelf() / (f"{config.dataset}_{label}" if config.dataset else label)
 
 
-def class_names_of(config: ExportConfig, facts: DatasetFacts | None) -> tuple[str, ...] | None:
+def class_names_of(config: ExportConfig, facts: DatasetFacts | VideoFacts | None) -> tuple[str, ...] | None:
     """The names the options give: of `--class-names`, else of `--dataset`; None: neither is given.
 
     Raises:

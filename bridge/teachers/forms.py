@@ -18,7 +18,7 @@ from bridge.teachers.card import FORMS, Card, place_beside
 from bridge.teachers.engines import ENGINES, Run, channels_first
 from bridge.teachers.onnx_file import read_onnx
 from bridge.teachers.options import ConvertConfig
-from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.probes import Probes, batch_of, views_of
 from bridge.teachers.runtime import Runtime
 from bridge.teachers.shelf import find_folder
 from bridge.teachers.sources import needed
@@ -57,10 +57,11 @@ def convert(config: ConvertConfig) -> list[str]:
         _copy(folder / card.forms[config.to], out)
         return [f"Written to {out}, a copy of {folder / card.forms[config.to]}."]
     name, original = _original(folder, card)
-    probes = Probes(card, config.image, 2 * config.views, config.seed)
+    views = views_of(card, config.views, 512)
+    probes = Probes(card, config.image, 2 * views, config.seed, config.videos)
     with _taking_place_of(out) as beside:
-        run = WRITERS[config.to](folder, card, beside, probes, config.views, name)
-        compared = _compared(config, out, name, original, run, probes)
+        run = WRITERS[config.to](folder, card, beside, probes, views, name)
+        compared = _compared(config, out, name, original, run, probes, batch_of(card, None))
     lines = [f"Written to {out}.", compared]
     if inside and out == default:
         new = dataclasses.replace(card, forms={**card.forms, config.to: FORMS[config.to]}).sealed(folder)
@@ -120,11 +121,11 @@ def _taking_place_of(out: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: Run, probes: Probes) -> str:
+def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: Run, probes: Probes, batch: int) -> str:
     """Compare on the views that calibrated nothing; refuse what answers otherwise."""
-    expected, found = [], []
-    for first in range(config.views, 2 * config.views, 64):
-        x = probes.at(NOISE + np.arange(first, min(first + 64, 2 * config.views)))
+    expected, found, views = [], [], probes.views // 2
+    for first in range(views, 2 * views, batch):
+        x = probes.at(probes.noise + np.arange(first, min(first + batch, 2 * views)))
         expected.append(original(x))
         found.append(run(x))
     a, b = np.concatenate(expected), np.concatenate(found)
@@ -139,7 +140,7 @@ def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: R
         )
     line = f"Same answer as {name} on {agreement:.2%} of {len(a):,} views; scores differ by {relative:.1e} at most."
     if config.to == "tflite_int8":
-        line += f" Calibrated on {config.views:,} other views of {config.image}, no data."
+        line += f" Calibrated on {views:,} other views of {config.image}, no data."
     return line
 
 
@@ -190,7 +191,7 @@ def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int
     with needed(*TENSORFLOW):
         from keras_aip.forms import run_tflite, to_tflite
 
-    to_tflite(folder, card, out, (probes.at(np.array([NOISE + number])) for number in range(views)))
+    to_tflite(folder, card, out, (probes.at(np.array([probes.noise + number])) for number in range(views)))
     return run_tflite(out)
 
 

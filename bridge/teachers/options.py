@@ -21,8 +21,9 @@ class ExportConfig(Common):
     """Make a teacher folder, which both backends load, out of a network from anywhere."""
 
     model: str | None = None
-    """An .onnx, .keras, .h5 or .tflite file, a SavedModel, torchvision/NAME, timm/NAME, keras.applications/NAME, an
-    architecture both backends know with --weights, torch.hub:OWNER/REPO:ENTRY, FILE.py:FACTORY or MODULE:FACTORY."""
+    """An .onnx, .keras, .h5 or .tflite file, a SavedModel, torchvision/NAME, timm/NAME, keras.applications/NAME, x3d_xs
+    (or x3d_s, _m, _l) as published, any other architecture with --weights, torch.hub:OWNER/REPO:ENTRY, FILE.py:FACTORY
+    or MODULE:FACTORY."""
     weights: str | None = None
     """A state dict for a PyTorch network: .pt, .pth, .ckpt or .safetensors."""
     arguments: tuple[str, ...] = ()
@@ -76,11 +77,13 @@ class VerifyConfig(Common):
     model: str | None = None
     """The folder, or its name under $AIP_TEACHERS."""
     image: str = "sklearn:china.jpg"
-    """The image whose views are asked about."""
-    views: int = 2048
-    """How many of them; agreement to 99.9 % wants 2,000."""
-    batch_size: int = 64
-    """Views per forward pass, also for the times measured."""
+    """The image whose views, or fake clips, are asked about."""
+    videos: str | None = None
+    """Of a network for video: a folder or list of videos whose clips are asked about, in place of the image."""
+    views: int | None = None
+    """How many of them; agreement to 99.9 % wants 2,000. None: 2,048, of video 12."""
+    batch_size: int | None = None
+    """Views per forward pass, also for the times measured; None: 64, of video 2."""
     seed: int = 0
     """Seed of views and noise."""
 
@@ -97,8 +100,10 @@ class ConvertConfig(Common):
     """File or folder to write; None: into the folder (onnx, safetensors), or beside it."""
     image: str = "sklearn:china.jpg"
     """The image whose views calibrate int8 and are compared on."""
-    views: int = 512
-    """How many of them, each."""
+    videos: str | None = None
+    """Of a network for video: a folder or list of videos whose clips are compared on, in place of the image."""
+    views: int | None = None
+    """How many of them, each; None: 512, of video 12."""
     seed: int = 0
     """Seed of the views."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import sys
@@ -22,7 +23,7 @@ from bridge.teachers.card import PARITY_NAME, Card
 from bridge.teachers.crossing import cache_folder
 from bridge.teachers.engines import ENGINES, Run, channels_first, versions
 from bridge.teachers.onnx_file import read_onnx
-from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.probes import Probes, batch_of
 from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 # All ours.
@@ -39,9 +40,10 @@ def verify(
     folder: str | Path,
     *,
     image: Any = None,
-    views: int = 2048,
+    views: int | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
+    videos: str | os.PathLike[str] | None = None,
     write: bool = True,
     engines: Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -54,12 +56,16 @@ def verify(
     Args:
         folder: A teacher's or student's folder.
         image: Views of what; None: scikit-learn's ``china.jpg``. For audio, synthetic sounds take their place.
-        views: How many views, beside 64 inputs of noise; agreement to 99.9 % wants 2,000.
+        views: How many views, beside 64 inputs of noise; agreement to 99.9 % wants 2,000. None: 2,048; of networks for
+            video, which take dozens of times as long, 12 clips beside 4 of noise.
         seed: Seed of both.
-        batch_size: Inputs per call. Everything is answered again for the last few inputs in batches of 1 and 3.
+        batch_size: Inputs per call; None: 64, of video 2. Everything is answered again for the last few inputs in
+            batches of 1 and 3.
+        videos: Of networks for video: a folder or list of videos whose clips are asked about; None: fake ones of the
+            image.
         write: Write ``parity.json`` into the folder, also when the proof fails.
         engines: Names among `bridge.teachers.engines.ENGINES`; None: all.
-        on_progress: Called with how many more inputs are answered, of 64 of noise and the views.
+        on_progress: Called with how many more inputs are answered, of noise and views.
 
     Returns:
         What stands in ``parity.json``: card_digest, reference, engines (name -> figures, or None where it cannot be had
@@ -76,7 +82,7 @@ def verify(
     """
     folder = Path(folder)
     for name, value in (("views", views), ("batch_size", batch_size)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name} (={value}) must be at least 1.")
     chosen = {name: lookup(ENGINES, name, "engine") for name in (ENGINES if engines is None else engines)}
     card = Card.load(folder)
@@ -88,8 +94,8 @@ def verify(
             f"{folder} can be run here by {' and '.join(present) or 'no engine'}; comparing takes two. Install what "
             f"another needs, or add a form to the folder ({listed})."
         )
-    probes = Probes(card, image, views, seed)
-    asked = _Asked(folder, card, present)
+    probes, batch_size = Probes(card, image, views, seed, videos), batch_of(card, batch_size)
+    asked = _Asked(folder, card, present, probes.noise)
     asked.ask(probes, batch_size, on_progress)
     reference = present[0]
     results: dict[str, dict[str, Any] | None] = {name: None for name in missing}
@@ -175,8 +181,8 @@ def agreement_of(reference: np.ndarray, given: np.ndarray, ranked_only: bool = F
 class _Asked:
     """The engines of one folder, what they answered, how long it took, and what went wrong."""
 
-    def __init__(self, folder: Path, card: Card, names: Sequence[str]) -> None:
-        self.folder, self.card = folder, card
+    def __init__(self, folder: Path, card: Card, names: Sequence[str], noise: int) -> None:
+        self.folder, self.card, self.noise = folder, card, noise
         self.runs: dict[str, Run] = {}
         self.answers: dict[str, np.ndarray] = {}
         self.milliseconds: dict[str, float] = {}
@@ -244,13 +250,13 @@ class _Asked:
         labels = self.card.outputs == "labels"
         result: dict[str, Any] = {"relative": None, "max_difference": None, "mean_difference": None}
         if not labels:
-            difference = np.abs(a - b)
+            difference, parts = np.abs(a - b), (np.s_[: self.noise], np.s_[self.noise :])
             result = {
-                "relative": max(relative_difference(a[part], b[part]) for part in (np.s_[:NOISE], np.s_[NOISE:])),
+                "relative": max(relative_difference(a[part], b[part]) for part in parts),
                 "max_difference": float(difference.max()),
                 "mean_difference": float(difference.mean(dtype=np.float64)),
             }
-        return result | agreement_of(a[NOISE:], b[NOISE:], ranked_only=labels)
+        return result | agreement_of(a[self.noise :], b[self.noise :], ranked_only=labels)
 
     def _answer(self, name: str, x: np.ndarray) -> np.ndarray | None:
         try:

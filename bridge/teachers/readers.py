@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
-from bridge.facts import DatasetFacts
-from bridge.networks import IMAGENET_CLASSES, KINETICS_CLASSES, is_x3d, scaled_resnet
+from bridge.facts import DatasetFacts, VideoFacts
+from bridge.networks import IMAGENET_CLASSES, KINETICS_CLASSES, X3D_PUBLISHED, is_x3d, scaled_resnet
 from bridge.teachers.card import Card
 from bridge.teachers.front_end import Mfcc
 from bridge.teachers.options import ExportConfig
@@ -65,15 +65,15 @@ class Wanted:
     """
 
     config: ExportConfig
-    facts: DatasetFacts | None
+    facts: DatasetFacts | VideoFacts | None
     class_names: tuple[str, ...] | None
     normalisation: tuple[Numbers, Numbers] | None
     front_end: Mfcc | None
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels: given, or the data set's."""
-        return self.config.image_size or (self.facts.image_size if self.facts else None)
+        """Side in pixels: given, or the data set's; videos are shown to each network as large as it wants them."""
+        return self.config.image_size or (self.facts.image_size if isinstance(self.facts, DatasetFacts) else None)
 
 
 def _from_onnx(wanted: Wanted, source: Source, path: Path) -> Network:
@@ -81,11 +81,12 @@ def _from_onnx(wanted: Wanted, source: Source, path: Path) -> Network:
 
 
 def _from_architecture(wanted: Wanted, source: Source, path: Path) -> Network:
-    """A network `torch_aip.models` builds: one both backends know, torchvision's or timm's."""
+    """A network `torch_aip.models` builds: one both backends know, X3D, torchvision's or timm's."""
     with needed(("torch",), "requirements/torch.txt"):
         from torch_aip import models
         from torch_aip.export import to_onnx
-        from torch_aip.teachers import load_model, save_teacher
+        from torch_aip.models.library import pretrained
+        from torch_aip.teachers import save_teacher
 
     name = source.name if source.kind == "architecture" else f"{source.kind}/{source.name}"
     weights = wanted.config.weights
@@ -95,15 +96,20 @@ def _from_architecture(wanted: Wanted, source: Source, path: Path) -> Network:
         model = _built(wanted, name)
         models.load_weights(model, weights)
         known = Network(path, class_names=wanted.class_names, source=f"{name} with {Path(weights).name}")
-    elif source.kind == "architecture":
+    elif source.kind == "architecture" and name not in X3D_PUBLISHED:
         raise ConfigError(f"{name} without --weights would be a network that knows nothing. Give its state dict.")
+    elif source.kind == "architecture" and wanted.config.dataset not in (None, "k400"):
+        raise ConfigError(
+            f"{name} without --weights is pytorchvideo's for Kinetics-400, not for {wanted.config.dataset}. Give "
+            "--weights, or leave --dataset out."
+        )
     elif wanted.normalisation or wanted.config.arguments:
         raise ConfigError(
             f"{name} without --weights is its library's own network, which says itself how it is built and normalised: "
             "leave out --mean, --std, --range and --arguments."
         )
     else:
-        model, card = load_model(name)
+        model, card = pretrained(name)
         known = Network(
             path, class_names=card.class_names, source=card.source, licence=card.licence, accuracy=card.accuracy
         )

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from bridge.errors import MissingTeacherError, TeacherError
+from bridge.networks import X3D_PUBLISHED
 from bridge.teachers.card import CARD_NAME
 from bridge.teachers.sources import LIBRARIES, source_of
 
 FOLDER_VARIABLE = "AIP_TEACHERS"
 DEFAULT_FOLDER = "teachers"
-PUBLISHED_FOR = "in1k"  # what the weights torchvision publishes were trained on
+PUBLISHED_FOR = ("in1k", "k400")  # what the weights torchvision publishes were trained on: images, videos
 
 
 def shelf() -> Path:
@@ -32,14 +33,18 @@ def folder_for(dataset: str, architecture: str) -> Path:
 
 
 def published_as(name: str | Path, dataset: str | None) -> str | None:
-    """Return as what torchvision may have published a teacher of a bare name, such as ``resnet18``.
+    """Return as what a teacher of a bare name, such as ``resnet18``, may have been published.
 
-    The reference code's ``--dataset in1k --teacher resnet18`` means it; for any other data set no such name does.
+    The reference code's ``--dataset in1k --teacher resnet18`` and ``--dataset k400 --teacher x3d_xs`` mean it; for any
+    other data set no such name does.
 
     Returns:
-        ``torchvision/resnet18``, of which only torchvision knows whether there is one; None: it does not mean that.
+        ``x3d_xs``, which pytorchvideo has published; ``torchvision/resnet18`` or, of ``k400``, ``torchvision/r3d_18``,
+        of which only torchvision knows whether there is one; None: it does not mean that.
     """
-    return f"torchvision/{name}" if dataset == PUBLISHED_FOR and re.fullmatch(r"\w+", str(name)) else None
+    if dataset not in PUBLISHED_FOR or not re.fullmatch(r"\w+", str(name)):
+        return None
+    return str(name) if dataset == "k400" and name in X3D_PUBLISHED else f"torchvision/{name}"
 
 
 def find_folder(

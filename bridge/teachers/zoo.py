@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from bridge.errors import TeacherError
+from bridge.networks import X3D, X3D_PUBLISHED
 from bridge.teachers.card import Card
 from bridge.teachers.shelf import shelf
 
@@ -28,7 +29,8 @@ KERAS_APPLICATIONS = {
     "EfficientNetV2B2": (0.805, 42, 260), "EfficientNetV2B3": (0.820, 59, 300), "EfficientNetV2S": (0.839, 88, 384),
     "EfficientNetV2M": (0.853, 220, 480), "EfficientNetV2L": (0.857, 479, 480),
 }  # fmt: skip
-IMAGENET = "imagenet"
+IMAGENET, KINETICS = "imagenet", "k400"
+X3D_PARAMETERS = {"x3d_xs": 3_794_274, "x3d_s": 3_794_274, "x3d_m": 3_794_274, "x3d_l": 6_153_384}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Entry:
     """A teacher that can be had by name.
 
     Attributes:
-        name: What `bridge export --model` takes; of torchvision's and timm's also PyTorch's `load_teacher`. Of one on
-            the shelf, what `--teacher` and both backends' `load_teacher` take.
+        name: What `bridge export --model` takes; of torchvision's, timm's and X3D (for k400) also PyTorch's
+            `load_teacher`. Of one on the shelf, what `--teacher` and both backends' `load_teacher` take.
         megabytes: Of its weights in float32; None: not known before it is fetched.
-        input_size: Side of its images in pixels, or samples of its waveforms; None: any.
+        input_size: Side of its images or frames in pixels, or samples of its waveforms; None: any.
         top1: The accuracy its source publishes (of one on the shelf: what was measured), in [0, 1].
         dataset: What it was measured on.
         here: Whether its weights are on this machine.
@@ -55,7 +57,7 @@ class Entry:
 
 def entries(find: str = "") -> list[Entry]:
     """All teachers whose name contains ``find``, those on the shelf first; timm's only where ``find`` is given."""
-    found = [*_shelved(), *_torchvision(), *(_timm(find) if find else ()), *_keras_applications()]
+    found = [*_shelved(), *_x3d(), *_torchvision(), *(_timm(find) if find else ()), *_keras_applications()]
     return [entry for entry in found if find.lower() in entry.name.lower()]
 
 
@@ -90,7 +92,7 @@ def _places(find: str) -> dict[str, str]:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("torchvision") is None:
         places["torchvision"] = "not installed (pip install -r requirements/torch.txt)"
     else:
-        places["torchvision"] = f"kept in {_torch_cache()}"
+        places["torchvision, x3d"] = f"kept in {_torch_cache()}"
     if importlib.util.find_spec("timm") is None:
         places["timm"] = "not installed (pip install -r requirements/torch.txt)"
     else:
@@ -133,15 +135,25 @@ def _torchvision() -> Iterator[Entry]:
     from torch_aip.compat import torchvision
 
     models = torchvision().models
-    for name in models.list_models(module=models):
+    images, videos = (models.list_models(module=module) for module in (models, models.video))
+    for name in images + videos:
         weights: Any = models.get_model_weights(name).DEFAULT
-        measured = weights.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
+        figures, dataset = ("ImageNet-1K", IMAGENET) if name in images else ("Kinetics-400", KINETICS)
+        measured = weights.meta.get("_metrics", {}).get(figures, {}).get("acc@1")
         side = getattr(weights.transforms, "keywords", {}).get("crop_size")
         here = (_torch_cache() / Path(urlparse(weights.url).path).name).is_file()
         yield Entry(
-            f"torchvision/{name}", weights.meta["num_params"] * 4 / 1e6, side,
-            None if measured is None else measured / 100, IMAGENET, here,
+            f"torchvision/{name}", weights.meta["num_params"] * 4 / 1e6, side[0] if isinstance(side, tuple) else side,
+            None if measured is None else measured / 100, dataset, here,
         )  # fmt: skip
+
+
+def _x3d() -> Iterator[Entry]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    for name, (file, top1) in X3D_PUBLISHED.items():
+        megabytes = X3D_PARAMETERS[name] * 4 / 1e6
+        yield Entry(name, megabytes, X3D[name].image_size, top1, KINETICS, (_torch_cache() / file).is_file())
 
 
 def _timm(find: str) -> Iterator[Entry]:

@@ -264,7 +264,7 @@ def test_after_ctrl_c_the_same_line_goes_on(tmp_path):
         (["--frames", "1", "--count", "2"], "--frames 1 makes no video"),
         (["--frames", "4", "--patches"], "--patches are ready-made views, which do not move"),
         (["--frames", "4", "--recipe", "cifar"], "Unknown video recipe 'cifar'"),
-        (["--frames", "4", "--rate", "0", "--count", "2"], "rate is 0.0: expected 0.1 to 1000"),
+        (["--frames", "4", "--rate", ".01", "--count", "2"], "rate is 0.01: expected 0.1 to 1000"),
         (["--frames", "4", "--views", "3", "--count", "4"], "more than the 3 distinct base clips"),
     ],
 )

@@ -12,7 +12,7 @@ from bridge.teachers.bake import bake
 from bridge.teachers.card import Card, kind_of
 from bridge.teachers.engines import channels_first
 from bridge.teachers.onnx_file import facts_of
-from bridge.teachers.probes import NOISE, Probes
+from bridge.teachers.probes import CLIPS_OF_NOISE, Probes
 from bridge.teachers.runtime import Runtime
 
 SIZE = (2, 6, 8)
@@ -70,7 +70,7 @@ def test_cards_of_video_name_three_sides_and_their_layout() -> None:
 
 def test_what_video_teachers_are_asked_moves() -> None:
     probes = Probes(Card(3, SIZE, kind="video", layout="NCTHW"), views=4)
-    clips = probes.at(np.arange(NOISE, NOISE + 4))
+    clips = probes.at(np.arange(CLIPS_OF_NOISE, CLIPS_OF_NOISE + 4))
     assert clips.shape == (4, *SIZE, 3) and clips.min() >= 0 and clips.max() <= 1
     assert all(np.abs(clip[0] - clip[1]).max() > 0.01 for clip in clips)
     assert channels_first(clips).shape == (4, 3, *SIZE)

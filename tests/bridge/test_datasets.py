@@ -119,8 +119,7 @@ def test_images_without_class_folders_have_no_labels(tmp_path):
 def test_written_views_have_no_labels_although_they_lie_in_numbered_folders(tmp_path):
     views = np.stack([noise(32, 32, seed) for seed in range(3)])
     write_views(lambda n: views[n], 3, tmp_path / "out", manifest={}, progress=False)
-    with pytest.warns(UserWarning, match=r"1 of 4 files.*manifest\.json"):
-        loaded = load(tmp_path / "out", image_size=32)
+    loaded = load(tmp_path / "out", image_size=32)  # nor is manifest.json a damaged one
     assert loaded.labels is None and np.array_equal(loaded.images, views)
 
 

@@ -34,6 +34,7 @@ ONLY_ONE = {
     "export.keras_file": "a form of Keras's",
     "export.application": "a form of Keras's",
     "teachers.registered_modules": "a .keras file may call for classes, a state dict for none",
+    "models.is_video": "Keras has no networks for video",
     "models.input_size_of": "Keras models tell their input_shape",
     "models.layers.Network": "Keras networks are put together layer by layer, PyTorch's are classes",
     "models.layers.TensorflowConvolution": "Keras pads so by itself",

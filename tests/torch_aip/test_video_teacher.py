@@ -70,7 +70,9 @@ def test_fine_tuning_keeps_the_trunk_and_begins_the_last_layer_anew(trained, mov
     assert start.frames == 2 and train.clips.shape == (3, 2, 32, 32, 3) and test.clips.views == 10
     model = training.network(config, start, train, test, models)
     after = models.state_dict(model)
-    changed = {name for name in before if before[name].shape != after[name].shape or (before[name] != after[name]).any()}
+    changed = {
+        name for name in before if before[name].shape != after[name].shape or (before[name] != after[name]).any()
+    }
     assert changed == {"blocks.5.proj.weight", "blocks.5.proj.bias"} and models.input_size_of(model) == (2, 32, 32)
     line = ["--init", str(trained[1]), "--dataset", str(moving), "--out", str(tmp_path / "tuned")]
     assert main(["train-teacher", *line, "--stride", "2", "--smoke", "--threads", "1"]) == 0
@@ -79,7 +81,9 @@ def test_fine_tuning_keeps_the_trunk_and_begins_the_last_layer_anew(trained, mov
 
 def test_the_usual_size_is_that_of_the_network() -> None:
     for architecture, size in (("x3d_xs", (4, 160, 160)), ("x3d_m", (16, 224, 224))):
-        start = training.start_of(TrainTeacherConfig(architecture=architecture, width=0.5, depth=0.2), models, load_model)
+        start = training.start_of(
+            TrainTeacherConfig(architecture=architecture, width=0.5, depth=0.2), models, load_model
+        )
         assert start.input_size == size and start.made_for == {"frames": size[0], "image_size": size[1]}
     start = training.start_of(TrainTeacherConfig(architecture="torchvision/r3d_18", frames=4), models, load_model)
     assert start.input_size == (4, 112, 112)
@@ -143,7 +147,10 @@ def test_a_clip_is_cut_and_mirrored_at_random_as_one(tmp_path) -> None:
     drawn = RandomClips(clips).draw(np.arange(200))[0].astype(int)
     assert np.abs(drawn[:, 0] - drawn[:, 2]).mean() < 2  # the same square of all frames
     slope = drawn[:, 0, 16, -1, 0] - drawn[:, 0, 16, 0, 0]
-    assert 60 < (slope < 0).sum() < 140 and (RandomClips(clips, flip=False).draw(np.arange(50))[0][:, 0, 16, -1] > 60).all()
+    assert (
+        60 < (slope < 0).sum() < 140
+        and (RandomClips(clips, flip=False).draw(np.arange(50))[0][:, 0, 16, -1] > 60).all()
+    )
     # 32 of 74 to 92 pixels that the width is resized to: 43 % to 35 % of the range
     assert 0.33 < np.abs(slope).min() / 250 < 0.37 and 0.40 < np.abs(slope).max() / 250 < 0.44
     lowest = drawn[:, 0, 16].min((1, 2))

@@ -1,4 +1,7 @@
-"""Classifiers of torchvision and timm by name, random or as published. Neither is loaded before such a name comes."""
+"""Classifiers of torchvision and timm by name, random or as published, and X3D as pytorchvideo has published it.
+
+No library is loaded before such a name comes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import re
 import socket
 import sys
 import urllib.request
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from bridge.errors import ConfigError, TeacherError
+from bridge.files import sha256_file
 from bridge.names import hint
-from bridge.networks import Plan, size_of, whole_number
+from bridge.networks import KINETICS_CLASSES, X3D_PUBLISHED, X3D_SOURCE, Plan, size_of, whole_number
 from bridge.teachers.card import CHANNELS_FIRST, Card, kind_of
 from torch_aip import compat
 from torch_aip.models.layers import ARCHITECTURE, finished
-from torch_aip.models.state import load_state_dict, state_dict
+from torch_aip.models.state import load_state_dict, load_weights, state_dict
+from torch_aip.models.x3d import x3d
 
 # Their published weights want pixels in [-1, 1], whatever torchvision's description of them says: there the network
 # itself turns the one into the other. They also have further heads, of use in training only.
@@ -113,7 +119,10 @@ def _clip_plan(plan: Plan, name: str, frames: int | None) -> Plan:
 
 
 def pretrained(architecture: str) -> tuple[nn.Module, Card]:
-    """Get ``torchvision/<name>`` or ``timm/<name>`` with its published weights, downloaded the first time.
+    """Get ``torchvision/<name>``, ``timm/<name>`` or ``x3d_xs`` with its published weights, downloaded the first time.
+
+    Args:
+        architecture: The name; of X3D one in `bridge.networks.X3D_PUBLISHED`, trained on Kinetics-400.
 
     Returns:
         The model, as :func:`build` makes it, and a card with class names, source and published accuracy, where known.
@@ -122,8 +131,41 @@ def pretrained(architecture: str) -> tuple[nn.Module, Card]:
         ConfigError: There is no such network.
         TeacherError: The library is not installed, or the weights are not here and cannot be downloaded.
     """
+    if architecture in X3D_PUBLISHED:
+        return _pretrained_x3d(architecture)
     library, _, name = architecture.partition("/")
     return _pretrained_torchvision(name) if library == "torchvision" else _pretrained_timm(name)
+
+
+def _pretrained_x3d(name: str) -> tuple[nn.Module, Card]:
+    file, top1 = X3D_PUBLISHED[name]
+    url, place = f"{X3D_SOURCE}/{file}", _kept(file)
+    model = x3d(name, KINETICS_CLASSES)
+    if not place.exists():
+        _announce(f"{name}: downloading {url} to {place}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(place), progress=sys.stderr.isatty())
+        except Exception as error:  # no network, no disk, a torn download
+            raise _not_fetched(f"pytorchvideo's {name}", place, url, error) from error
+    try:
+        load_weights(model, place)
+    except TeacherError as error:
+        raise TeacherError(f"{error} If its download was torn, remove it: it is fetched again from {url}.") from error
+    accuracy = {"top1": top1, "dataset": "Kinetics-400, as published (10 clips of 3 crops each)", "n": None}
+    source = f"{url} (SHA-256 {sha256_file(place)})"  # there is no published one to compare with
+    return model, _card(model, _kinetics_classes(), source, "Apache 2.0 (pytorchvideo)", accuracy)
+
+
+def _kinetics_classes() -> list[str] | None:
+    """The classes of Kinetics-400 in alphabetical order, as its networks answer; None without torchvision's list."""
+    try:
+        with warnings.catch_warnings():  # nothing of it will run
+            warnings.simplefilter("ignore")
+            models = compat.torchvision().models
+    except TeacherError:
+        return None
+    return models.get_model_weights("r3d_18").DEFAULT.meta["categories"]
 
 
 def _pretrained_torchvision(name: str) -> tuple[nn.Module, Card]:
@@ -131,17 +173,14 @@ def _pretrained_torchvision(name: str) -> tuple[nn.Module, Card]:
     architecture = f"torchvision/{name}"
     categories = weights.meta["categories"]
     model = build(architecture, len(categories), size, mean, std)
-    place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    place = _kept(weights.url.rpartition("/")[2])
     if not place.exists():
         _announce(f"{architecture}: downloading {weights.url} ({weights.meta['_file_size']:.0f} MB) to {place}")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # where it would say the same again
             arrays = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
     except Exception as error:  # no network, no disk, a torn download, a damaged file
-        raise TeacherError(
-            f"The weights of {architecture} are not at {place} and cannot be fetched ({_first(error)}). Where there is "
-            f"a network, download {weights.url} and put it there; $TORCH_HOME says where the cache is."
-        ) from error
+        raise _not_fetched(architecture, place, weights.url, error) from error
     load_state_dict(model, {key: value for key, value in arrays.items() if not key.startswith(_FURTHER_HEADS)})
     accuracy = None
     for dataset, n in (("ImageNet-1K", 50_000), ("Kinetics-400", None)):  # of how many videos they do not say
@@ -180,6 +219,18 @@ def _pretrained_timm(name: str) -> tuple[nn.Module, Card]:
             logger.setLevel(level)
     plan = Plan(architecture, config.num_classes, 1, config.input_size[-1], config.mean, config.std)
     return _finished(plan, model), _card(model, _timm_classes(model), source, config.license or "", None)
+
+
+def _kept(file: str) -> Path:
+    """Where PyTorch keeps a file of published weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
+
+
+def _not_fetched(what: str, place: Path, url: str, error: Exception) -> TeacherError:
+    return TeacherError(
+        f"The weights of {what} are not at {place} and cannot be fetched ({_first(error)}). Where there is a network, "
+        f"download {url} and put it there; $TORCH_HOME says where the cache is."
+    )
 
 
 def _card(
