@@ -16,7 +16,7 @@ from bridge.datasets import FACTS, Labelled, joined, splits_of, thinned
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.facts import VIDEO_FACTS
 from bridge.measuring import takes_clips
-from bridge.networks import VIDEO_MEAN, VIDEO_STD, is_x3d, scaled_resnet
+from bridge.networks import VIDEO_MEAN, VIDEO_STD, X3D_PUBLISHED, is_x3d, scaled_resnet
 from bridge.pictures import LARGE
 from bridge.teachers.shelf import folder_for
 
@@ -80,7 +80,8 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
         for_imagenet = scaled_resnet(config.architecture) or "/" in config.architecture
         usual = IMAGENET_IMAGE_SIZE if for_imagenet else IMAGE_SIZE
         return Start(config.architecture, arguments, config.image_size or usual)
-    model = load_model(config.init, dataset=config.dataset)[0]
+    # of a bare name what is published is meant, whatever it is trained on now
+    model = load_model(config.init, dataset="k400" if config.init in X3D_PUBLISHED else config.dataset)[0]
     described = models.architecture_of(model)
     if described is None:
         raise TeacherError(

@@ -6,15 +6,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from bridge.config import TrainTeacherConfig
 from bridge.errors import ConfigError, MissingTeacherError, TeacherError
 from bridge.networks import X3D_PUBLISHED
 from bridge.teachers import zoo
 from bridge.teachers.export import export, place_of
 from bridge.teachers.options import ExportConfig
+from bridge.teachers.training import start_of
 from tests.torch_aip.helpers import clips, randomised
 from torch_aip import load_model, load_teacher, models, save_teacher
 
@@ -55,6 +58,15 @@ def test_a_bare_name_means_the_published_x3d_for_kinetics_alone(cache, tmp_path)
             load_teacher(name, dataset=dataset)
     save_teacher(randomised(models.build("x3d_xs", classes=7, **SMALL)), tmp_path / "shelf" / "k400_x3d_xs")
     assert load_teacher("x3d_xs", dataset="k400").classes == 7
+
+
+def test_training_for_another_set_begins_with_the_published_weights(cache) -> None:
+    expected = published(cache)
+    start = start_of(TrainTeacherConfig(init="x3d_xs", dataset="ucf101"), models, load_model)
+    assert start.classes == 400 and start.input_size == (4, 160, 160)
+    assert start.weights is not None and np.array_equal(
+        start.weights["blocks.0.conv.conv_t.weight"], expected.state_dict()["blocks.0.conv.conv_t.weight"].numpy()
+    )
 
 
 def test_neither_videos_nor_images_stand_for_the_other(cache) -> None:
