@@ -14,6 +14,7 @@ with quiet_start():
     tf.config.list_physical_devices()  # where a machine without a GPU logs a page about it
 
 from bridge import AipError, __version__
+from bridge.datum.audio_recipes import AudioRecipe
 from bridge.datum.mixing import Mixing
 from bridge.datum.recipes import ImageRecipe
 from bridge.errors import ConfigError as _ConfigError
@@ -25,6 +26,7 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from keras_aip import losses, models
+from keras_aip.audio import single_audio_dataset
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import evaluate
 from keras_aip.strategy import strategy
@@ -33,6 +35,7 @@ from keras_aip.views import single_image_dataset
 
 __all__ = [
     "AipError",
+    "AudioRecipe",
     "Distiller",
     "ImageRecipe",
     "Mixing",
@@ -44,6 +47,7 @@ __all__ = [
     "losses",
     "models",
     "save_teacher",
+    "single_audio_dataset",
     "single_image_dataset",
     "strategy",
 ]

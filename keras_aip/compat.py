@@ -14,6 +14,9 @@ import tensorflow as tf
 
 KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
 HAS_ADDONS = not KERAS_3 and importlib.util.find_spec("tensorflow_addons") is not None
+HAS_IO = not KERAS_3 and importlib.util.find_spec("tensorflow_io") is not None
+XLA_TRANSFORMS = KERAS_3
+"""Whether XLA's Fourier transform on a CPU is a good one; that of 2.15 is 4 times slower and errs by 1e-4."""
 
 
 def cutout(images: tf.Tensor, side: int, centre: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bridge.datum.video import ClipNumbers
-from bridge.datum.views import SampleSet, ViewNumbers
+from bridge.datum.views import CountedSet, ViewNumbers
 from bridge.errors import ConfigError, RecipeError
 
 Numbers = ViewNumbers | ClipNumbers
@@ -43,12 +43,12 @@ def shard_rows(batch_size: int, shard: Shard) -> np.ndarray:
 
 
 def step_numbers(
-    view_set: SampleSet, batch_size: int, steps: np.ndarray, rows: np.ndarray, shown: Shown | None = None
+    view_set: CountedSet, batch_size: int, steps: np.ndarray, rows: np.ndarray, shown: Shown | None = None
 ) -> Any:
     """Numbers of the rows `rows` of the steps `steps` (int64 [k]), one step after another.
 
     Returns:
-        `ViewNumbers` of a `ViewSet`, `ClipNumbers` of a `ClipSet`.
+        `ViewNumbers` of a `ViewSet`, `ClipNumbers` of a `ClipSet`, `AudioNumbers` of an `AudioSet`.
     """
     steps = steps if shown is None else shown(steps)
     return view_set.numbers((steps[:, None] * batch_size + rows).ravel())

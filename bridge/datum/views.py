@@ -43,28 +43,40 @@ class ViewNumbers(NamedTuple):
     tone: Any
 
 
-class SampleSet:
-    """One datum and the samples drawn from it: what `ViewSet` and `bridge.datum.video.ClipSet` have in common.
+class CountedSet:
+    """One datum and the samples drawn from it by their numbers.
 
     Attributes:
         source, recipe, views, seed: as given, the source read.
-        atlas: the images of the source at every size.
     """
 
+    source: Any
     recipe: Any
 
-    def __init__(self, source: Any, recipe: Any, *, views: int | None = None, seed: int = 0, min_side: int = 64):
+    def __init__(self, views: int | None, seed: int):
         if views is not None and views < 1:
             raise RecipeError(f"views (={views}) must be at least 1, or None for endless fresh views.")
         if not 0 <= seed < 2**64:
             raise RecipeError(f"seed (={seed}) must be in [0, 2**64).")
-        self.source = source if isinstance(source, Source) else load_source(source, min_side=min_side)
-        self.recipe, self.views, self.seed = recipe, views, seed
-        self.atlas = Atlas(self.source.images)
+        self.views, self.seed = views, seed
 
     def numbers(self, n: np.ndarray) -> Any:
         """The numbers of samples `n` (integers [batch])."""
         raise NotImplementedError
+
+
+class SampleSet(CountedSet):
+    """What `ViewSet` and `bridge.datum.video.ClipSet` have in common: they are drawn from images.
+
+    Attributes:
+        atlas: the images of the source at every size.
+    """
+
+    def __init__(self, source: Any, recipe: Any, *, views: int | None = None, seed: int = 0, min_side: int = 64):
+        super().__init__(views, seed)
+        self.source = source if isinstance(source, Source) else load_source(source, min_side=min_side)
+        self.recipe = recipe
+        self.atlas = Atlas(self.source.images)
 
     def _initial_crop(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Uniforms [3, n] → image [n], and left and top [n, 2] and side [n] of a square of it in source pixels."""

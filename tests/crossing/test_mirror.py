@@ -14,6 +14,8 @@ ONLY_KERAS = {
     "hosts": "as above",
     "reference": "the reference code's CIFAR checkpoints are TensorFlow's",
     "demo": "one demonstration is enough",
+    "audio": "audio is TensorFlow's; its networks cross as ONNX",
+    "audio_files": "as above",
     "forms": "TFLite and SavedModel are TensorFlow's",
     "models.precision": "of PyTorch's own precisions autocast takes care, without another copy of the network",
 }
@@ -139,5 +141,6 @@ def test_what_the_packages_offer_is_the_same():
     import torch_aip
 
     assert set(torch_aip.__all__) - set(keras_aip.__all__) == {"single_image_loader", "single_video_loader"}
-    assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"single_image_dataset", "strategy"}
+    audio = {"single_audio_dataset", "AudioRecipe"}
+    assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"single_image_dataset", "strategy"} | audio
     assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"}
