@@ -18,6 +18,10 @@ JITTER_DRAWS = 5
 COLOUR_NUMBERS = 10  # a 3 × 3 matrix, row by row, and the factor of the mean luma
 
 
+UNCHANGED = np.append(np.eye(3), 0.0)
+"""The numbers of a view whose colours are left alone, exactly."""
+
+
 def jitter_numbers(u: np.ndarray, jitter: Jitter) -> np.ndarray:
     """Draw colour jitter.
 
@@ -31,8 +35,7 @@ def jitter_numbers(u: np.ndarray, jitter: Jitter) -> np.ndarray:
     saturation = 1 + jitter.saturation * (2 * u[3] - 1)
     hue = jitter.hue * (2 * u[4] - 1)
     applied = u[0] < jitter.probability
-    brightness, contrast = (np.where(applied, f, 1.0) for f in factors)
-    return colour_numbers(brightness, contrast, np.where(applied, saturation, 1.0), np.where(applied, hue, 0.0))
+    return np.where(applied[:, None], colour_numbers(*factors, saturation, hue), UNCHANGED)
 
 
 def colour_numbers(brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bridge.datum.colour import LUMA
+from bridge.datum.colour import LUMA, UNCHANGED
 from bridge.datum.steps import Numbers
 from bridge.datum.video import ClipNumbers
 from bridge.datum.views import SampleSet, ViewNumbers
@@ -82,6 +82,8 @@ def _jitter(image: np.ndarray, colour: np.ndarray) -> None:
     """One colour stage (`bridge.datum.colour`) of float32 [height, width, 3], contiguous, in place."""
     import cv2
 
+    if np.array_equal(colour, UNCHANGED):
+        return
     offset = colour[9] * np.dot(cv2.mean(image)[:3], LUMA)
     matrix = np.column_stack([colour[:9].reshape(3, 3), np.full(3, offset)])
     np.clip(cv2.transform(image, matrix), 0, 1, out=image)
