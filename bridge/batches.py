@@ -133,7 +133,9 @@ def usable(
             pixels = read(row, position)
             if pixels is not None:
                 return pixels, row
-        raise DatasetError(f"no usable {what} in {files.root}: found {files.names(files.unreadable)}.")
+        raise DatasetError(
+            f"no usable {what} in {files.root or what + 's given'}: found {files.names(files.unreadable)}."
+        )
 
     drawn = [task.result() for task in [files.submit(draw, position) for position in range(len(picked))]]
     if files.unreadable != before:

@@ -42,7 +42,8 @@ class RandomClips:
         flip: mirror half of them. Off where left and right mean something.
         seed: of order and augmentation.
         memory: bytes of decoded frames to keep, shared out evenly; a video that takes more than its share is decoded
-            again whenever it is asked for. Its clips are the same either way.
+            again whenever it is asked for. Its clips are the same either way, but for those of a damaged video: after
+            the first of them that cannot be decoded, others come in its place.
     """
 
     def __init__(self, clips: Clips, *, flip: bool = True, seed: int = 0, memory: int = MEMORY) -> None:

@@ -18,7 +18,7 @@ from bridge.datasets import data_folder
 from bridge.datum.sources import some_names
 from bridge.errors import DatasetError, DatumError
 from bridge.facts import VIDEO_FACTS, VideoFacts
-from bridge.lazy import Lazy
+from bridge.lazy import Lazy, cores
 from bridge.names import hint
 from bridge.video_layouts import Listing
 from bridge.videos import Sampling, read_clips
@@ -28,6 +28,7 @@ SHORT_SIDE, CROP = 183, 160
 TEST_CLIPS = 10
 """Clips per video in a test; in validation it is one (Asano & Saeed 2023)."""
 _SPLITS = ("train", "validation", "test")
+_AHEAD = 2**30  # bytes of clips decoded ahead
 _Views = np.ndarray | None
 
 
@@ -105,7 +106,12 @@ class Clips(Lazy):
 
     def _slice(self, start: int, stop: int) -> np.ndarray:
         with self._turn:
-            before, then = self._ahead if self._has_threads() else {}, min(2 * stop - start, len(self))
+            # the next slice, and of large clips, of which a slice holds few videos, as many as there are threads
+            several = self.views * min(cores(), max(1, _AHEAD // (self.nbytes // len(self.files))))
+            before, then = (
+                self._ahead if self._has_threads() else {},
+                min(max(2 * stop - start, stop + several), len(self)),
+            )
             tasks = {video: before.get(video) or self.submit(self.read, video) for video in self._videos(start, then)}
             for video in before.keys() - tasks.keys():
                 before[video].cancel()
@@ -196,10 +202,10 @@ def load_video(
     sampling = Sampling(
         frames=frames,
         stride=stride,
-        rate=rate or Sampling.rate,
+        rate=Sampling.rate if rate is None else rate,
         short_side=round(crop * SHORT_SIDE / CROP) if short_side is None else short_side,
         crop=crop,
-        clips=clips or (TEST_CLIPS if split == "test" else 1),
+        clips=(TEST_CLIPS if split == "test" else 1) if clips is None else clips,
         spatial=spatial,
         exact_stride=exact_stride,
     )
@@ -221,7 +227,7 @@ def load_video(
         warnings.warn(f"{listing.root} holds {known} of the list; not {some_names(listing.missing)}", stacklevel=2)
     if not listing.files:
         raise DatasetError(f"no video in {listing.root}: expected videos or class folders; found none.")
-    found = Clips(listing.files, replace(sampling, rate=rate or usual_rate), listing.root)
+    found = Clips(listing.files, replace(sampling, rate=usual_rate if rate is None else rate), listing.root)
     return LabelledVideos(found, listing.labels, listing.class_names, name, facts.classes if facts else None)
 
 

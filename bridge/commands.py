@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bridge.config import EvaluateConfig, ViewsConfig, mixing_of
+from bridge.config import EvaluateConfig, ViewsConfig, mixing_of, refuse_video_options
 from bridge.errors import ConfigError, DatumError
 from bridge.shell import Command
 
@@ -181,6 +181,7 @@ def measure(
         data = load_video(name, **where, **sampling_of(config, size))
         data = thinned_videos(data, 16) if config.smoke else data
     else:
+        refuse_video_options(config, str(config.model))
         data = load(name, image_size=size[0] if size else None, **where)
         data = thinned(data, 512) if config.smoke else data
     data = check_classes(data, model.classes or 0, model.class_names)

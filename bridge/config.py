@@ -85,6 +85,21 @@ class VideoOptions:
     """Which of the official splits of UCF101."""
 
 
+def refuse_video_options(config: Any, taker: str) -> None:
+    """Raises: ConfigError: an option of clips is given where there are only images.
+
+    Args:
+        config: of a command with some of the options of video.
+        taker: what takes images, for the message.
+    """
+    fields = {
+        field.name: field.default for field in (*dataclasses.fields(VideoOptions), *dataclasses.fields(ViewOptions))
+    }
+    for name in ("frames", "motion", "clips", "spatial", "stride", "fold"):
+        if (value := getattr(config, name, fields[name])) != fields[name]:
+            raise ConfigError(f"--{name} {value} is of clips, and {taker} takes images; leave it out.")
+
+
 @dataclass(frozen=True)
 class DistillConfig(VideoOptions, ViewOptions, Common):
     """Distil a teacher into a student from one image."""

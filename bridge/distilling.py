@@ -11,7 +11,7 @@ import numpy as np
 
 from bridge import wordnet
 from bridge.clips import LabelledVideos, sampling_of, thinned_videos
-from bridge.config import DistillConfig, mixing_of
+from bridge.config import DistillConfig, mixing_of, refuse_video_options
 from bridge.datasets import FACTS, Labelled, check_classes, thinned
 from bridge.datum.mixing import Mixing
 from bridge.datum.preview import previews
@@ -20,7 +20,7 @@ from bridge.datum.video import ClipSet, make_clip_set
 from bridge.datum.video_recipes import VideoRecipe
 from bridge.datum.views import SampleSet, ViewSet, make_view_set
 from bridge.errors import ConfigError
-from bridge.measuring import scored, usable_rows
+from bridge.measuring import rows_at_once, scored, usable_rows
 from bridge.metrics import confusion_matrix
 from bridge.progress import StepProgress
 from bridge.report import write_report
@@ -91,35 +91,50 @@ def prepare(
     where = {"split": config.split, "class_names": names, "data_dir": config.data_dir}
     if isinstance(view_set, ClipSet):
         assert load_video is not None
-        test = load_video(
-            config.testdir or config.dataset, **where, **sampling_of(config, (view_set.recipe.frames, size, size))
-        )
-        test = thinned_videos(test, 16) if config.smoke else test
+        sampling = sampling_of(config, (view_set.recipe.frames, size, size))
+        if config.smoke:
+            sampling["clips"] = config.clips or 1
+        test = load_video(config.testdir or config.dataset, **where, **sampling)
+        test = thinned_videos(test, 8) if config.smoke else test
         return Prepared(teacher, view_set, check_classes(test, teacher.classes, teacher.class_names), steps)
     test = load(config.testdir or config.dataset, image_size=size, **where)
     test = thinned(test, 512) if config.smoke else test
     return Prepared(teacher, view_set, check_classes(test, teacher.classes, teacher.class_names), steps)
 
 
-def _view_set(config: DistillConfig, input_size: Sequence[int] | None) -> ViewSet | ClipSet:
-    """The views or clips a teacher of that size is asked about, as far as options leave it open."""
+def made_for(config: DistillConfig, input_size: Sequence[int] | None) -> dict[str, int]:
+    """What student and views are made for, as far as a teacher of that size and options leave it open.
+
+    Returns:
+        image_size, and of clips frames, as `models.build` takes them.
+
+    Raises:
+        ConfigError: options that do not go with the teacher.
+    """
     if input_size and len(input_size) not in (2, 3):
         raise ConfigError(f"{config.teacher} takes neither images nor clips; only networks that do are distilled here.")
-    if config.frames is None and len(input_size or ()) != 3:
+    sides = len(input_size or ())
+    if sides == 2 or (sides == 0 and config.frames is None):
+        refuse_video_options(config, str(config.teacher))
         facts = FACTS.get(config.dataset)
-        size = config.image_size or (input_size[0] if input_size else facts.image_size if facts else 32)
-        return make_view_set(
-            config.image, size, config.recipe, patches=config.patches, views=config.views, seed=config.seed
-        )
-    if input_size and len(input_size) == 2:
-        raise ConfigError(f"--frames {config.frames} makes clips, and {config.teacher} takes images; leave it out.")
+        return {"image_size": config.image_size or (input_size[0] if input_size else facts.image_size if facts else 32)}
     if config.patches:
         raise ConfigError("--patches are ready-made views, which do not move; give an image to be set in motion.")
     frames, size = (input_size[0], input_size[1]) if input_size else (4, 160)
-    return make_clip_set(
-        config.image, config.image_size or size, config.frames or frames, config.motion, config.recipe,
-        clips=config.views, seed=config.seed,
-    )  # fmt: skip
+    return {"image_size": config.image_size or size, "frames": config.frames or frames}
+
+
+def _view_set(config: DistillConfig, input_size: Sequence[int] | None) -> ViewSet | ClipSet:
+    """The views or clips a teacher of that size is asked about."""
+    sizes = made_for(config, input_size)
+    if "frames" in sizes:
+        return make_clip_set(
+            config.image, sizes["image_size"], sizes["frames"], config.motion, config.recipe, clips=config.views,
+            seed=config.seed,
+        )  # fmt: skip
+    return make_view_set(
+        config.image, sizes["image_size"], config.recipe, patches=config.patches, views=config.views, seed=config.seed
+    )
 
 
 def check_inputs(config: DistillConfig) -> None:
@@ -234,10 +249,10 @@ def finish(
     measured = scored(test, *answers)
     measured["student_top1_recalibrated"] = None
     if test.labels is not None:
-        with backend.recalibrated(student, _fresh(backend, view_set)) as again:
+        with backend.recalibrated(student, _fresh(backend, view_set, config.smoke)) as again:
             again_answers = backend.predict_all([again], pixels)[0]
         measured["student_top1_recalibrated"] = scored(test, again_answers)["student_top1"]
-    votes = _votes(backend, teacher, view_set)
+    votes = _votes(backend, teacher, view_set, config.smoke)
     card = backend.save_teacher(
         student, folder, class_names=teacher.class_names,
         accuracy=None if measured["student_top1"] is None
@@ -246,7 +261,9 @@ def finish(
     )  # fmt: skip
     if teacher.dtype != "float32":
         exact = backend.load_teacher(str(config.teacher), dataset=config.dataset)
-        measured["teacher_agreement_with_float32"] = float(np.mean(votes == _votes(backend, exact, view_set)))
+        measured["teacher_agreement_with_float32"] = float(
+            np.mean(votes == _votes(backend, exact, view_set, config.smoke))
+        )
     steps = config.epochs * prepared.steps
     result = {
         **measured, "views": steps * config.batch_size, "steps": steps, "seconds": round(run.seconds, 2),
@@ -269,14 +286,16 @@ def finish(
     return run.write_result(result)
 
 
-def _votes(backend: Backend, teacher: Any, view_set: SampleSet) -> np.ndarray:
-    return np.concatenate([backend.numpy(teacher(batch)).argmax(-1) for batch in _fresh(backend, view_set)])
+def _votes(backend: Backend, teacher: Any, view_set: SampleSet, few: bool) -> np.ndarray:
+    return np.concatenate([backend.numpy(teacher(batch)).argmax(-1) for batch in _fresh(backend, view_set, few)])
 
 
-def _fresh(backend: Backend, view_set: SampleSet) -> Iterator[Any]:
-    """Some 2,000 unmixed views or 500 clips."""
+def _fresh(backend: Backend, view_set: SampleSet, few: bool) -> Iterator[Any]:
+    """Some 2,000 unmixed views or 500 clips; few: one small batch."""
     rows = 64 if isinstance(view_set, ClipSet) else 256
-    return (backend.batch(fresh_views(view_set, k, rows)) for k in range(8))
+    rows, count = (16, 16) if few else (rows, 8 * rows)
+    rows = min(rows, rows_at_once(rows, (count, *view_set.recipe.shape)))
+    return (backend.batch(fresh_views(view_set, k, rows)) for k in range(count // rows))
 
 
 def fresh_views(view_set: SampleSet, step: int, batch: int) -> np.ndarray:

@@ -192,9 +192,6 @@ class VideoFacts:
     Attributes:
         name: how the set is asked for.
         classes: number of classes.
-        image_size: side in pixels when shown to a network.
-        channels: always 3.
-        mean, std: per channel of pixels in [0, 1], those of the public X3D (reference code).
         rate: frames per second in which strides are counted (reference code).
         class_names: in the order of the labels; None: the files of the set tell.
         source, licence: where the set comes from.
@@ -202,10 +199,6 @@ class VideoFacts:
 
     name: str
     classes: int
-    image_size: int
-    channels: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     rate: float
     class_names: tuple[str, ...] | None
     source: str
@@ -217,12 +210,10 @@ class VideoFacts:
         return None if self.class_names is None else list(self.class_names)
 
 
-_X3D = {"image_size": 160, "channels": 3, "mean": (0.45, 0.45, 0.45), "std": (0.225, 0.225, 0.225)}
 VIDEO_FACTS: dict[str, VideoFacts] = {
     "k400": VideoFacts(
         name="k400",
         classes=400,
-        **_X3D,
         rate=30.0,
         class_names=None,
         source="https://github.com/cvdfoundation/kinetics-dataset (Kinetics-400)",
@@ -231,7 +222,6 @@ VIDEO_FACTS: dict[str, VideoFacts] = {
     "ucf101": VideoFacts(
         name="ucf101",
         classes=101,
-        **_X3D,
         rate=25.0,
         class_names=tuple(_UCF101.split()),
         source="https://www.crcv.ucf.edu/data/UCF101.php",

@@ -79,7 +79,9 @@ def rows_at_once(batch_size: int, shape: Sequence[int]) -> int:
 
 def usable_rows(data: Labelled | LabelledVideos, stacklevel: int = 2) -> np.ndarray:
     """The images or videos that count, as `readable_rows` and `readable_videos` say."""
-    return (readable_videos if isinstance(data, LabelledVideos) else readable_rows)(data, stacklevel + 1)
+    if isinstance(data, LabelledVideos):
+        return readable_videos(data, stacklevel + 1)
+    return readable_rows(data, stacklevel + 1)
 
 
 def scored(

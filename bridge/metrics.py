@@ -51,9 +51,13 @@ def mean_over_views(logits: ArrayLike, views: int) -> NDArray[np.float64]:
             f"There are {len(array)} rows of logits and {views} views per video; expected at least 1, and as many "
             f"rows for each video. Pass all views of every video."
         )
-    logs = softmax_log(array).reshape(-1, views, array.shape[1])
-    highest = logs.max(axis=1)
-    return highest + np.log(np.exp(logs - highest[:, None]).mean(axis=1))
+    means = np.empty((len(array) // views, array.shape[1]))
+    at_once = max(1, _ROWS_AT_ONCE // views)
+    for first in range(0, len(means), at_once):
+        logs = softmax_log(array[first * views : (first + at_once) * views]).reshape(-1, views, array.shape[1])
+        highest = logs.max(axis=1)
+        means[first : first + at_once] = highest + np.log(np.exp(logs - highest[:, None]).mean(axis=1))
+    return means
 
 
 def evaluate_logits(

@@ -24,6 +24,7 @@ FOLDERS = {
     "ucf101": ("ucf101", "UCF101", "UCF-101", "ucf-101", "ucf"),
 }
 """Names of the folders of each set within the data folder."""
+_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
 THERE = {
     "k400": "val.csv (or validate.csv, also in annotations/) and the clips, or val/ with one folder per class",
     "ucf101": "UCF-101/ApplyEyeMakeup and so on, the lists in ucfTrainTestlist/ if at hand, or val/ or test/ with one "
@@ -112,7 +113,10 @@ def of_path(path: Path, split: str, videos: Path | None = None, fold: int = 1) -
         if path.is_file() and path.suffix == ".txt":
             return ucf101_list(path, videos or _beside(path))
         if not path.is_dir():
-            raise DatasetError(f"{path} does not exist: expected a folder of videos, a .csv or a .txt list.")
+            what = "is a file" if path.exists() else "does not exist"
+            raise DatasetError(
+                f"{path} {what}: expected a folder of videos, a .csv of Kinetics or a .txt list of UCF101."
+            )
         inner = set(sub_folders(path))
         if inner and inner <= {name for names in _SPLITS.values() for name in names}:
             found = _first_part(path, _SPLITS[split])
@@ -125,7 +129,7 @@ def of_path(path: Path, split: str, videos: Path | None = None, fold: int = 1) -
             if found is not None:
                 return found if part == "test" else _cut(found, split)
         return _classes(path) if inner else Listing(path, list_files(path), None)
-    except (OSError, DatumError) as error:
+    except (OSError, DatumError, csv.Error) as error:
         raise DatasetError(f"cannot read {path}: {error}") from error
 
 
@@ -141,7 +145,8 @@ def kinetics_csv(path: Path, root: Path) -> Listing:
     Raises:
         DatasetError: it is no such csv.
     """
-    there = {file.stem: file for file in list_files(root)}
+    # beside a video its downloader may have left a picture or a description of the same name
+    there = {file.stem: file for file in sorted(list_files(root), key=lambda file: file.suffix.lower() in _ENDINGS)}
     files, labels, missing = [], [], []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         reader = csv.DictReader(lines)
@@ -154,7 +159,7 @@ def kinetics_csv(path: Path, root: Path) -> Listing:
         for row in reader:
             try:
                 name, start, end = row["youtube_id"], int(float(row["time_start"])), int(float(row["time_end"]))
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 expected = "youtube_id, time_start and time_end in seconds"
                 raise DatasetError(f"{path}, line {reader.line_num}: expected {expected}, found {row}.") from error
             stems = (f"{name}_{start:06d}_{end:06d}", f"{name}_{start}_{end}", name)

@@ -32,6 +32,8 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 _STATED = ("mov", "matroska", "avi")
 # Less of what a file says it holds counts as cut off. Ours.
 _WHOLE = 0.9
+MOST_CLIPS = 100
+"""Of one video; more is taken for a mistake. Ours."""
 # A decoder may swallow the last frames or the first; the nearest stands in for at most so many seconds of them. Ours.
 _SLACK = 0.5
 # Longer strips could fill the memory when they are resized.
@@ -67,8 +69,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("frames", "stride", "rate", "crop", "clips"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected more than 0.")
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}: expected more than 0.")
+            if name not in ("stride", "rate") and value != int(value):
+                raise ConfigError(f"{name} is {value}: expected a whole number.")
+        if self.clips > MOST_CLIPS:
+            raise ConfigError(
+                f"clips is {self.clips}: expected at most {MOST_CLIPS} of each real video. How many fake clips are "
+                "made of an image is another option: --views."
+            )
         if self.spatial not in (1, 3):
             raise ConfigError(f"spatial is {self.spatial}: expected 1 crop per clip, or 3.")
         if self.crop > self.short_side:
@@ -227,7 +237,8 @@ class _Index:
         if kind in _STATED and container.duration:
             begin, promised = (container.start_time or 0) / 1e6, container.duration / 1e6
             damaged |= end - begin < _WHOLE * promised
-        if damaged or len(found) < _WHOLE * stream.frames:
+        # Of a video cut without encoding it again MP4 counts frames that its edit list hides; its duration is right.
+        if damaged or len(found) < _WHOLE * (0 if kind == "mov" else stream.frames):
             raise DatumError("cut off")
         # AVI has no time stamps: FFmpeg guesses them, wrongly where frames are stored in another order than shown.
         if kind != "avi" and None not in found and len(set(found)) == len(found):

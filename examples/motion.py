@@ -92,8 +92,10 @@ def story(options: argparse.Namespace) -> None:
     """Everything from the videos to the table; what is there already is kept."""
     data, teacher = options.out / "videos", options.out / "teacher"
     if not data.is_dir():
-        write_set(data, "test", max(options.videos // 2, 1))
-        write_set(data, "train", options.videos)
+        beside = data.with_name("videos.partly")  # so that what a kill leaves is not taken for the whole
+        write_set(beside, "test", max(options.videos // 2, 1))
+        write_set(beside, "train", options.videos)
+        beside.rename(data)
     # The four frames of a clip span a whole video, so that one clip of it is all there is.
     reading = ("--dataset", data, "--stride", FRAMES / 4, "--clips", 1)
     shared = ("--batch-size", options.batch_size, "--threads", options.threads)

@@ -135,7 +135,7 @@ def make_distiller(config: DistillConfig, prepared: Prepared, device: torch.devi
 
 def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int]) -> nn.Module:
     """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
-    facts = FACTS.get(config.dataset)
+    facts = None if "frames" in made_for else FACTS.get(config.dataset)  # which are of images
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
     sizes = {"width": config.student_width, "depth": config.student_depth}
     arguments |= {name: size for name, size in sizes.items() if size is not None}

@@ -94,6 +94,7 @@ class Distiller:
         self._loss_scale = self.temperature**2 if tau_squared else 1.0
         self._average: Average | None = None
         self._renderer: nn.Module | None = None
+        self._unit = "images"
 
     # -- the public face ----------------------------------------------------------------------------------------------
 
@@ -194,7 +195,7 @@ class Distiller:
             store = answered(store_teacher, self.teacher, views, self.mixing, self.seed, steps, progress=on_answer)
             stored = Stored(replay(store, self.seed), store.read)
         size = getattr(views, "batch_size", None) or 1
-        progress = StepProgress("distilling", epochs, steps, size, initial_epoch * steps)
+        progress = StepProgress("distilling", epochs, steps, size, initial_epoch * steps, unit=self._unit)
         history: dict[str, list[float]] = {"loss": [], "agreement": []}
         show = verbose and rank() == 0
         forward = self._forward()
@@ -285,6 +286,7 @@ class Distiller:
                 f"Views must lie in [0, 1]; got values from {low:.3g} to {high:.3g}. Divide 8-bit images by 255; "
                 "normalisation belongs to the models."
             )
+        self._unit = "clips" if images.ndim == 5 else "images"
         sizes = {
             "views": tuple(images.shape[2:]),
             "teacher": self.teacher.input_size,

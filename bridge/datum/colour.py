@@ -31,11 +31,13 @@ def jitter_numbers(u: np.ndarray, jitter: Jitter) -> np.ndarray:
     Returns:
         float64 [n, 10]: matrix M and factor k of x → clamp(M x + k · (mean luma of x)).
     """
-    factors = [1 + amount * (2 * u[1 + k] - 1) for k, amount in enumerate((jitter.brightness, jitter.contrast))]
+    brightness, contrast = (
+        1 + amount * (2 * u[1 + k] - 1) for k, amount in enumerate((jitter.brightness, jitter.contrast))
+    )
     saturation = 1 + jitter.saturation * (2 * u[3] - 1)
     hue = jitter.hue * (2 * u[4] - 1)
     applied = u[0] < jitter.probability
-    return np.where(applied[:, None], colour_numbers(*factors, saturation, hue), UNCHANGED)
+    return np.where(applied[:, None], colour_numbers(brightness, contrast, saturation, hue), UNCHANGED)
 
 
 def colour_numbers(brightness: np.ndarray, contrast: np.ndarray, saturation: np.ndarray, hue: np.ndarray) -> np.ndarray:

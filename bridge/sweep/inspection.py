@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.config import DistillConfig
+from bridge.distilling import made_for
 
 
 def inspector(
@@ -29,12 +30,10 @@ def inspector(
             teachers[asked] = load_teacher(name, dataset=run.dataset)
         teacher = teachers[asked]
         student = (run.student, run.student_width, run.student_depth, run.student_dtype)
-        what = (*asked, run.loss, run.mixing, *student, run.image_size, run.frames)
+        what = (*asked, run.loss, run.mixing, *student, run.image_size, run.frames, run.motion, run.patches)
         if what not in seen:
             seen.add(what)
-            *frames, side, _ = teacher.input_size or (32, 32)
-            made_for = {"image_size": run.image_size or side, **({"frames": run.frames or frames[0]} if frames else {})}
-            built = make_student(run, teacher.classes or 0, made_for)
+            built = make_student(run, teacher.classes or 0, made_for(run, teacher.input_size))
             distiller(built, teacher, run.temperature, run.loss, run.mixing)
         return {f"teacher {name} for {run.dataset}": teacher.digest}
 

@@ -70,7 +70,7 @@ class _Layer:
         self.node, self.weights, self.frames, self.opset = node, weights, frames, opset
         given = _attributes(node)
         self.strides, self.pads = given.get("strides", [1, 1, 1]), given.get("pads", [0] * 6)
-        self.called = node.name or node.output[0]
+        self.called = node.output[0]  # names of nodes need not differ
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, np.ndarray] = {}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bridge.clips import LabelledVideos, joined_videos, sampling_of
-from bridge.config import TrainTeacherConfig
+from bridge.config import TrainTeacherConfig, refuse_video_options
 from bridge.datasets import FACTS, Labelled, joined, splits_of, thinned
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.facts import VIDEO_FACTS
@@ -76,7 +76,7 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
             made = models.build(config.architecture, classes=2, **sizes, **arguments)
             frames, side, _ = models.input_size_of(made)
             return Start(config.architecture, arguments, side, frames)
-        _refuse_frames(config, config.architecture)
+        refuse_video_options(config, config.architecture)
         for_imagenet = scaled_resnet(config.architecture) or "/" in config.architecture
         usual = IMAGENET_IMAGE_SIZE if for_imagenet else IMAGE_SIZE
         return Start(config.architecture, arguments, config.image_size or usual)
@@ -95,15 +95,10 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
         raise ConfigError(f"--init {config.init} is a {name}; leave out --architecture, --width and --depth.")
     classes, size, frames = arguments.pop("classes"), arguments.pop("image_size"), arguments.pop("frames", None)
     if frames is None:
-        _refuse_frames(config, name)
+        refuse_video_options(config, name)
     else:
         frames = config.frames or frames
     return Start(name, arguments, config.image_size or size, frames, models.state_dict(model), classes)
-
-
-def _refuse_frames(config: TrainTeacherConfig, architecture: str) -> None:
-    if config.frames is not None:
-        raise ConfigError(f"--frames {config.frames} is for networks that take clips, and {architecture} takes images.")
 
 
 def network(

@@ -258,3 +258,32 @@ def test_real_videos_are_decoded_as_opencv_does(data_folder):
                 theirs[number] = sampling.fitted(np.ascontiguousarray(reader.retrieve()[1][..., ::-1]))[0]
         expected = np.stack([[theirs[number] for number in row] for row in chosen.tolist()])
         assert np.abs(read_clips(file, sampling).astype(int) - expected).mean((-1, -2, -3)).max() < 1.5, file.name
+
+
+def test_a_video_cut_without_encoding_again_is_whole(tmp_path):
+    whole = video(tmp_path / "whole.mp4", 60, gop=60)
+    with av.open(str(whole)) as old, av.open(str(tmp_path / "cut.mp4"), "w") as new:
+        stream = old.streams.video[0]
+        copied = new.add_stream_from_template(stream)
+        for packet in old.demux(stream):
+            if packet.dts is None:
+                continue
+            shift = round(1 / packet.time_base)  # as `ffmpeg -ss 1 -c copy`: an edit list hides the first second
+            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
+            new.mux(packet)
+    clips = read_clips(tmp_path / "cut.mp4", Sampling(frames=4, stride=4, short_side=24, crop=20))
+    assert number_of(clips).min() >= 29
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"clips": 200_000}, "at most 100 of each real video.*--views"),
+        ({"frames": 4.5}, "expected a whole number"),
+        ({"rate": 0}, "rate is 0: expected more than 0"),
+        ({"clips": 0}, "clips is 0: expected more than 0"),
+    ],
+)
+def test_numbers_mistaken_for_others_are_refused(given, said):
+    with pytest.raises(ConfigError, match=said):
+        Sampling(**given)
