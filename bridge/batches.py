@@ -20,6 +20,7 @@ from bridge.progress import progress_bar
 
 if TYPE_CHECKING:
     from bridge.clips import Clips
+    from bridge.sounds import Sounds
 
 _PATIENCE = 3.0  # seconds
 _ATTEMPTS = 10  # torchvision's
@@ -109,18 +110,18 @@ def picture_crops(pictures: Pictures, numbers: np.ndarray, *, flip: bool, seed: 
 
 
 def usable(
-    files: Pictures | Clips, picked: np.ndarray, read: Callable[[int, int], np.ndarray | None], what: str
+    files: Pictures | Clips | Sounds, picked: np.ndarray, read: Callable[[int, int], np.ndarray | None], what: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """What several threads read of files; in place of one that cannot be decoded the next that can, with a warning.
 
     Args:
         files: whose threads read; `unreadable` says which cannot be decoded.
         picked: int64 [k], the files wanted.
-        read: a file and its position among those wanted → pixels, all of one shape; None if it cannot be decoded.
+        read: a file and its position among those wanted → array, all of one kind; None if it cannot be decoded.
         what: they are, for messages.
 
     Returns:
-        uint8 [k, ...]; which files these are, int64 [k].
+        [k, ...]; which files these are, int64 [k].
 
     Raises:
         DatasetError: no file can be decoded.

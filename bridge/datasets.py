@@ -24,6 +24,7 @@ from bridge.pictures import Pictures, fitted
 
 if TYPE_CHECKING:
     from bridge.clips import LabelledVideos
+    from bridge.sounds import LabelledSounds
 
 __all__ = [
     "FACTS",
@@ -43,7 +44,7 @@ __all__ = [
 DATA_VARIABLE = "AIP_DATA"
 DEFAULT_FOLDER = "data"
 Fetch = Callable[[str, str], Labelled]
-AnyLabelled = TypeVar("AnyLabelled", bound="Labelled | LabelledVideos")
+AnyLabelled = TypeVar("AnyLabelled", bound="Labelled | LabelledVideos | LabelledSounds")
 _SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 
@@ -158,7 +159,7 @@ def check_classes(data: AnyLabelled, classes: int, class_names: Sequence[str] | 
     """Refuse labels that mean nothing to a model; those of ImageNet's ids become its numbers.
 
     Args:
-        data: images or videos, with or without labels.
+        data: images, videos or sounds, with or without labels.
         classes: of the model.
         class_names: of the model, if known.
 

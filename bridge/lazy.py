@@ -1,4 +1,4 @@
-"""Arrays of uint8 that decode what is asked for: indices, slices and threads, whatever lies in the files."""
+"""Arrays that decode what is asked for: indices, slices and threads, whatever lies in the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Lazy(ABC):
-    """uint8 [n, ...]; slices and integer arrays give arrays, decoded by as many threads as there are cores."""
+    """[n, ...] of one type; slices and integer arrays give arrays, decoded by as many threads as there are cores."""
 
     dtype = np.dtype(np.uint8)
 
@@ -42,7 +42,7 @@ class Lazy(ABC):
     @property
     def nbytes(self) -> int:
         """What all of them take decoded."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]

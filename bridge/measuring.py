@@ -1,4 +1,4 @@
-"""What measuring a network does without a framework, the same for images and for videos."""
+"""What measuring a network does without a framework, the same for images, videos and sounds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from bridge.audio_facts import AUDIO_FACTS
 from bridge.clips import LabelledVideos, readable_videos
 from bridge.datasets import check_classes, readable_rows
 from bridge.errors import DatasetError
 from bridge.facts import FACTS, VIDEO_FACTS, Labelled
 from bridge.metrics import evaluate_logits
+from bridge.sounds import LabelledSounds, readable_sounds
 
+AnyData = Labelled | LabelledVideos | LabelledSounds
 # Of one forward pass: 256 images of 224 pixels, 125 clips of 4 x 160 x 160 pixels, 16 of 16 x 224 x 224. Ours.
 _PIXELS = 256 * 224**2
 
@@ -43,8 +46,31 @@ def takes_clips(dataset: str | os.PathLike[str], input_size: Sequence[int | None
     return of_clips
 
 
-def check_kind(data: Labelled | LabelledVideos, who: str, input_size: Sequence[int | None] | None) -> None:
-    """Refuse images for a network that takes clips, and the reverse.
+def takes_sounds(dataset: str | os.PathLike[str], input_size: Sequence[int | None] | None) -> bool:
+    """Whether a network of that size is measured on sounds.
+
+    Args:
+        dataset: a name or a path.
+        input_size: of the network: (samples,) of sounds; anything else is no network for sound.
+
+    Raises:
+        DatasetError: it is the name of a set of another kind.
+    """
+    of_sounds = len(input_size or ()) == 1
+    if of_sounds and (dataset in FACTS or dataset in VIDEO_FACTS):
+        what = "images" if dataset in FACTS else "videos"
+        raise DatasetError(
+            f"{dataset} is a set of {what}, and the network takes sounds: give sounds, such as "
+            f"{', '.join(AUDIO_FACTS)}, a folder with a folder per class, or an .npz."
+        )
+    if not of_sounds and dataset in AUDIO_FACTS:
+        what = "takes no sounds" if input_size else "does not say what it takes: load the sounds, and give them"
+        raise DatasetError(f"{dataset} is a set of sounds, and the network {what}.")
+    return of_sounds
+
+
+def check_kind(data: AnyData, who: str, input_size: Sequence[int | None] | None) -> None:
+    """Refuse images for a network that takes clips or sounds, and the reverse.
 
     Args:
         data: to measure it on.
@@ -55,6 +81,11 @@ def check_kind(data: Labelled | LabelledVideos, who: str, input_size: Sequence[i
         DatasetError: naming both sides.
     """
     videos, sides = isinstance(data, LabelledVideos), len(input_size or ())
+    sounds = isinstance(data, LabelledSounds)
+    if sides and sounds != (sides == 1):
+        holds = "sounds" if sounds else "videos" if videos else "images"
+        takes = "sounds" if sides == 1 else f"inputs of {list(input_size or ())}"
+        raise DatasetError(f"{data.name} holds {holds}, and the {who} takes {takes}: measure it on such.")
     if sides == 3 and not videos:
         raise DatasetError(
             f"{data.name} holds images, and the {who} takes clips of {list(input_size or ())} (frames, height, width): "
@@ -72,27 +103,27 @@ def rows_at_once(batch_size: int, shape: Sequence[int]) -> int:
 
     Args:
         batch_size: asked for.
-        shape: of the pixels of all samples, [n, (frames,) height, width, 3].
+        shape: of all samples, [n, (frames,) height, width, 3] or [n, samples].
     """
-    return batch_size if len(shape) == 4 else max(1, min(batch_size, _PIXELS // int(np.prod(shape[1:-1]))))
+    return batch_size if len(shape) in (2, 4) else max(1, min(batch_size, _PIXELS // int(np.prod(shape[1:-1]))))
 
 
-def usable_rows(data: Labelled | LabelledVideos, stacklevel: int = 2) -> np.ndarray:
-    """The images or videos that count, as `readable_rows` and `readable_videos` say."""
+def usable_rows(data: AnyData, stacklevel: int = 2) -> np.ndarray:
+    """The images, videos or sounds that count, as `readable_rows`, `readable_videos` and `readable_sounds` say."""
+    if isinstance(data, LabelledSounds):
+        return readable_sounds(data, stacklevel + 1)
     if isinstance(data, LabelledVideos):
         return readable_videos(data, stacklevel + 1)
     return readable_rows(data, stacklevel + 1)
 
 
-def scored(
-    data: Labelled | LabelledVideos, answers: np.ndarray, teacher_answers: np.ndarray | None = None
-) -> dict[str, Any]:
-    """What `evaluate` gives, out of the answers on all images or videos of a set.
+def scored(data: AnyData, answers: np.ndarray, teacher_answers: np.ndarray | None = None) -> dict[str, Any]:
+    """What `evaluate` gives, out of the answers on all images, videos or sounds of a set.
 
     What could not be decoded is left out, with a warning.
 
     Args:
-        data: all of whose pixels have been asked for.
+        data: all of whose pixels or samples have been asked for.
         answers: of the model, in log space [n, classes].
         teacher_answers: likewise.
 

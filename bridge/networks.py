@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
+from bridge.teachers.front_end import RATE, FrontEnd, LogMel, Mfcc, kind_of_front_end
 
 # He et al.'s own depths. Other 6 n + 2 would work too, but "resnet50" must not quietly be a CIFAR network.
 RESNET_DEPTHS = (20, 32, 44, 56, 110)
@@ -71,6 +72,32 @@ X3D_ALIASES = {"x3d_s_e": "x3d_xs_e"}  # the reference code has both names for t
 
 
 @dataclass(frozen=True)
+class DscnnSize:
+    """One of the keyword spotters called DS-CNN.
+
+    Args:
+        width: Channels of all its layers.
+        blocks: Pairs of a depthwise and a pointwise convolution.
+        strides: Of the first convolution, over frames and coefficients, and of the first depthwise one, over both.
+    """
+
+    width: int
+    blocks: int
+    strides: tuple[tuple[int, int], int]
+
+
+# "Hello Edge" (Zhang et al. 2017); the strides are those of the code published with it. Only Keras has these.
+DSCNN = {
+    "dscnn_s": DscnnSize(64, 4, ((2, 2), 1)),
+    "dscnn_m": DscnnSize(172, 4, ((2, 1), 2)),
+    "dscnn_l": DscnnSize(276, 5, ((2, 1), 2)),
+}
+MEL_RESNETS = {"resnet20_mel": 20, "resnet56_mel": 56}
+# About those of the log-mels of spoken words (Speech Commands: -6.0 and 4.4); ours.
+MEL_MEAN, MEL_STD = (-6.0,), (4.5,)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one network was asked to be.
 
@@ -83,6 +110,8 @@ class Plan:
         std: Standard deviation per channel of RGB in [0, 1].
         arguments: Further arguments of the architecture (``width``), recorded with it.
         frames: Frames of a clip, of networks for video; None: it is for images.
+        front_end: What makes features of waveforms, of networks for audio, whose mean and std are one number each, of
+            these features; None: it is for images or video.
 
     Raises:
         ConfigError: A value cannot work.
@@ -96,33 +125,52 @@ class Plan:
     std: Sequence[float] = (0.25, 0.25, 0.25)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     frames: int | None = None
+    front_end: FrontEnd | None = None
 
     def __post_init__(self) -> None:
         whole_number("classes", self.classes, at_least=1)
         if self.frames is not None:
             whole_number("frames", self.frames, at_least=1)
+        self._check_size()
+        channels = 1 if self.front_end else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            try:
+                fits = len(values) == channels and all(math.isfinite(value) for value in values)
+            except TypeError:
+                fits = False
+            if not fits or (name == "std" and min(values) <= 0):
+                positive = ", all greater than 0" if name == "std" else ""
+                expected = "three finite numbers, for R, G and B in [0, 1]"
+                if self.front_end:
+                    expected = "one finite number in a list, of the features"
+                raise ConfigError(f"{name}={values!r} must be {expected}{positive}.")
+
+    def _check_size(self) -> None:
+        if self.front_end:
+            frames, features = self.front_end.frames, self.front_end.features
+            if min(frames, features) < self.smallest:
+                raise ConfigError(
+                    f"{frames} frames of {features} features are too few for {self.architecture}, which needs at least "
+                    f"{self.smallest} of each. Use longer waveforms, a shorter hop, or more bands."
+                )
+            return
         whole_number("image_size", self.image_size, at_least=1)
         if self.image_size < self.smallest:
             raise ConfigError(
                 f"image_size={self.image_size} is too small for {self.architecture}: its poolings and "
                 f"strides need at least {self.smallest} pixels. Use larger images or another architecture."
             )
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            try:
-                fits = len(values) == 3 and all(math.isfinite(value) for value in values)
-            except TypeError:
-                fits = False
-            if not fits or (name == "std" and min(values) <= 0):
-                positive = ", all greater than 0" if name == "std" else ""
-                raise ConfigError(
-                    f"{name}={values!r} must be three finite numbers, for R, G and B in [0, 1]{positive}."
-                )
 
     def described(self) -> dict[str, Any]:
         """Return ``{"architecture": name, "arguments": {...}}``, as a card records it and `build` takes it."""
+        if self.front_end is None:
+            made_for = {"image_size": operator.index(self.image_size)}
+        else:
+            described = self.front_end.described()
+            made_for = {name: described.pop(name) for name in ("rate", "samples")} | {"front_end": described}
         arguments = {
             "classes": operator.index(self.classes),
-            "image_size": operator.index(self.image_size),
+            **made_for,
             **({} if self.frames is None else {"frames": operator.index(self.frames)}),
             "mean": [float(value) for value in self.mean],
             "std": [float(value) for value in self.std],
@@ -132,7 +180,13 @@ class Plan:
 
 
 def size_of(arguments: Mapping[str, Any]) -> tuple[int, ...]:
-    """What a network takes by the arguments it was built with: (height, width), or (frames, height, width)."""
+    """What a network takes by the arguments it was built with.
+
+    Returns:
+        (height, width), (frames, height, width), or (samples,).
+    """
+    if "samples" in arguments:
+        return (arguments["samples"],)
     side, frames = arguments["image_size"], arguments.get("frames")
     return (side, side) if frames is None else (frames, side, side)
 
@@ -205,6 +259,45 @@ def is_x3d(architecture: str) -> bool:
     return architecture in X3D or architecture in X3D_ALIASES
 
 
+def is_audio(architecture: str) -> bool:
+    """Whether a name is that of a network that takes waveforms."""
+    return architecture in DSCNN or architecture in MEL_RESNETS
+
+
+def front_end_for(
+    architecture: str,
+    rate: int = RATE,
+    samples: int | None = None,
+    front_end: Mapping[str, Any] | None = None,
+) -> FrontEnd:
+    """What comes before a network for audio.
+
+    Args:
+        architecture: Its name, which says what is usual: MFCC of a DS-CNN, log-mels of a residual network.
+        rate: Samples per second.
+        samples: Of a waveform; None: a second.
+        front_end: ``{"kind": "log_mel", "bands": 40, …}``; what is left out is usual at that rate.
+
+    Raises:
+        ConfigError: There is no such front end.
+    """
+    rate = whole_number("rate", rate, at_least=1)
+    samples = rate if samples is None else whole_number("samples", samples, at_least=1)
+    usual = Mfcc if architecture in DSCNN else LogMel
+    if front_end is not None and not isinstance(front_end, Mapping):
+        raise ConfigError(f"front_end={front_end!r} must be a mapping, such as {{'kind': 'log_mel', 'bands': 40}}.")
+    given = {"kind": usual.kind, **(front_end or {})}
+    again = [name for name in ("rate", "samples") if name in given]
+    if again:
+        raise ConfigError(f"front_end: {again[0]} is an argument of the network. Give it there.")
+    try:
+        made = kind_of_front_end(given["kind"]).at(rate, samples, **given)
+        made.bases()  # says so where no band hears anything
+    except TeacherError as error:
+        raise ConfigError(str(error)) from error
+    return made
+
+
 def check_x3d(name: str, width: float | None, depth: float | None, dropout: float | None) -> X3dSize:
     """Return what is asked of an X3D; None stands for what that name means.
 
@@ -255,11 +348,13 @@ def check_arguments(architecture: str, arguments: Iterable[str], common: Iterabl
 
 
 def own_arguments(architecture: str) -> tuple[str, ...]:
-    """What an architecture takes besides classes, image_size, mean and std."""
+    """What an architecture takes besides classes, mean, std and, of images and clips, image_size."""
     if wide(architecture):
         return ("reference",)
     if is_x3d(architecture):
         return ("frames", "width", "depth", "dropout")
+    if is_audio(architecture):
+        return ("rate", "samples", "front_end")
     free = architecture == "small_cnn" or (scaled_resnet(architecture) is not None and "x" not in architecture)
     return ("width",) if free else ()
 
@@ -267,6 +362,12 @@ def own_arguments(architecture: str) -> tuple[str, ...]:
 def unknown_network(architecture: str, known: Iterable[str], more: str = "") -> ConfigError:
     """The error for a name nobody knows, or only PyTorch does; with the nearest one."""
     known = list(known)
+    if is_audio(architecture):
+        return ConfigError(
+            f"Unknown network {architecture!r} here: the networks for audio are Keras's only. Build and train it with "
+            "keras_aip; as a folder with model.onnx (`python -m bridge convert --model FOLDER --to onnx`) it answers "
+            f"here too. Known here: {', '.join(known)} and wrn_<depth>_<width>."
+        )
     if scaled_resnet(architecture) or is_x3d(architecture):
         what = "networks for video" if is_x3d(architecture) else "ResNets for ImageNet"
         return ConfigError(

@@ -24,7 +24,7 @@ def has_parts(path: Path) -> bool:
     Raises:
         DatasetError: the file is damaged, or no ``.npz``.
     """
-    found = _members(path, ())[1]
+    found = members(path, ())[1]
     return {"x_train", "x_test"} <= set(found) and "images" not in found
 
 
@@ -43,7 +43,7 @@ def read(path: Path, part: str | None = None) -> Stored:
         DatasetError: the file is damaged, or what it holds is of another kind.
     """
     images_key, labels_key = ("images", "labels") if part is None else (f"x_{part}", f"y_{part}")
-    stored, found = _members(path, (images_key, labels_key, "class_names"))
+    stored, found = members(path, (images_key, labels_key, "class_names"))
     expected = "images and labels" if part is None else "x_train, y_train, x_test and y_test"
     if images_key not in stored or (part is not None and labels_key not in stored):
         raise DatasetError(f"{path} holds {', '.join(found) or 'nothing'}: expected {expected}.")
@@ -54,7 +54,7 @@ def read(path: Path, part: str | None = None) -> Stored:
         raise DatasetError(f"{given}: expected uint8 [n, h, w, 3] or [n, h, w]; floats multiplied by 255.")
     if labels is not None:
         labels = labels[:, 0] if part is not None and labels.shape == (len(images), 1) else labels
-        _check_labels(labels, len(images), names, f"{labels_key} in {path}")
+        check_labels(labels, len(images), names, f"{labels_key} in {path}")
     return Stored(
         images=np.repeat(images[..., None], 3, axis=3) if grey else images,
         labels=None if labels is None else labels.astype(np.int64),
@@ -62,7 +62,12 @@ def read(path: Path, part: str | None = None) -> Stored:
     )
 
 
-def _members(path: Path, wanted: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+def members(path: Path, wanted: tuple[str, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those of the arrays wanted that a file holds, and the names of all of them.
+
+    Raises:
+        DatasetError: the file is damaged, or no ``.npz``.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in wanted if key in archive}, list(archive.files)
@@ -72,10 +77,15 @@ def _members(path: Path, wanted: tuple[str, ...]) -> tuple[dict[str, np.ndarray]
         raise DatasetError(f"{path} cannot be read ({error}): {expected}.") from error
 
 
-def _check_labels(labels: np.ndarray, count: int, names: np.ndarray | None, where: str) -> None:
+def check_labels(labels: np.ndarray, count: int, names: np.ndarray | None, where: str, one: str = "image") -> None:
+    """Refuse what are no labels of so many images, or of whatever `one` of them is called.
+
+    Raises:
+        DatasetError: another type, shape or range.
+    """
     given = f"{where} are {labels.dtype} of shape {list(labels.shape)}"
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(f"{given}: expected integers of shape [{count}], one per image.")
+        raise DatasetError(f"{given}: expected integers of shape [{count}], one per {one}.")
     classes = np.inf if names is None else len(names)
     if labels.min() < 0 or labels.max() >= classes:
         limits = "0 or more" if names is None else f"below {len(names)}, the number of class_names"

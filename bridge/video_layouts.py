@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -62,6 +63,9 @@ class Listing:
     labels: np.ndarray | None
     class_names: list[str] | None = None
     missing: tuple[str, ...] = ()
+
+
+AnyListing = TypeVar("AnyListing", bound=Listing)
 
 
 def find(name: str, folder: Path, split: str, fold: int = 1) -> Listing | None:
@@ -221,7 +225,7 @@ def is_ucf101(listing: Listing) -> bool:
     return bool(listing.files) and all(_group(file) and file.name.startswith("v_") for file in listing.files)
 
 
-def in_order_of(listing: Listing, class_names: Sequence[str]) -> Listing:
+def in_order_of(listing: AnyListing, class_names: Sequence[str]) -> AnyListing:
     """The same with the labels of a model; names match whatever their case, spaces and underscores.
 
     Raises:

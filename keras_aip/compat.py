@@ -56,7 +56,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
         images = tf.cast(inputs, self.compute_dtype)
         moving: list[Any] = [self.moving_mean, self.moving_variance]
-        gamma, beta, mean, variance = (tf.cast(weight, tf.float32) for weight in (self.gamma, self.beta, *moving))
+        scale = 1.0 if self.gamma is None else self.gamma
+        gamma = tf.broadcast_to(tf.cast(scale, tf.float32), [images.shape[-1]])
+        beta, mean, variance = (tf.cast(weight, tf.float32) for weight in (self.beta, *moving))
         if not (training and self.trainable):
             return _fused_batch_norm(images, gamma, beta, mean, variance, self.epsilon, False)[0]
         images, now, spread = _fused_batch_norm(images, gamma, beta, [], [], self.epsilon, True)[:3]

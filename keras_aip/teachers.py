@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
-from bridge.teachers.card import CARD_NAME, FORMS, Card, replacing_folder
+from bridge.teachers.card import CARD_NAME, FORMS, RANGES, Card, kind_of, replacing_folder
 from bridge.teachers.scan import read_json_member, refuse_code
 from bridge.teachers.shelf import find_folder
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
@@ -84,7 +84,7 @@ class Teacher:
         self._takes_training = is_keras or _takes_training(model)
         self.dtype = dtype or "float32"
         self.class_names = None if class_names is None else tuple(class_names)
-        self._input_size = input_size or _input_size(model)
+        self._input_size = input_size or models.input_size_of(model)
         self._classes = self._find_classes(classes)
 
     @property
@@ -186,6 +186,7 @@ def save_teacher(
     source: str = "",
     licence: str = "",
     outputs: str = "logits",
+    rate: int | None = None,
 ) -> Card:
     """Write a trained network, teacher or student, as a folder; an older one in its place is replaced.
 
@@ -193,13 +194,15 @@ def save_teacher(
     ``model.keras``. The folder is written beside and renamed, so a kill never leaves half of it.
 
     Args:
-        model: A functional or sequential model that takes RGB float32 in [0, 1] and normalises by itself.
+        model: A functional or sequential model that takes RGB float32 in [0, 1] and normalises by itself, or waveforms
+            ``[batch, samples]`` in [-1, 1], with its front end inside.
         folder: Where to write it.
         class_names: One name per class.
         accuracy: What was measured: ``{"top1": fraction, "dataset": name, "n": images}``.
         source: Where the network comes from.
         licence: Its licence.
         outputs: ``logits``, ``probabilities`` or ``labels``.
+        rate: Samples per second of the waveforms; None: what a network of ``keras_aip.models`` was built for.
 
     Raises:
         TeacherError: The folder holds something else or cannot be written, or nobody could load the model.
@@ -212,7 +215,7 @@ def save_teacher(
     form = "safetensors" if described else "keras"
     card = Card(
         classes=shape[1],
-        input_size=_input_size(model),
+        **_listens(model, described.get("arguments", {}), rate),
         architecture=described.get("architecture"),
         arguments=described.get("arguments", {}),
         class_names=None if class_names is None else tuple(class_names),
@@ -235,6 +238,26 @@ def save_teacher(
         card = card.sealed(beside)
         card.save(beside)
     return card
+
+
+def _listens(model: keras.Model, arguments: dict[str, Any], rate: int | None) -> dict[str, Any]:
+    """What a card says of what a model takes."""
+    size = models.input_size_of(model)
+    if size is None or kind_of(size) != "audio":
+        if rate is not None:
+            raise TeacherError(f"{model.name} takes images; rate={rate} is for networks that take waveforms.")
+        return {"input_size": size}
+    known = arguments.get("rate", rate)
+    if known is None or rate not in (None, known):
+        raise TeacherError(
+            f"{model.name} takes waveforms of {size[0]} samples"
+            + (", but how many are a second? Give rate, such as rate=16000." if known is None else "")
+            + (f" at {known} samples per second; rate={rate} was given. Leave rate out." if known is not None else "")
+        )
+    front_end = arguments.get("front_end")
+    if front_end is not None:
+        front_end = {**front_end, "rate": known, "samples": size[0]}
+    return {"input_size": size, "kind": "audio", "range": RANGES["audio"], "rate": known, "front_end": front_end}
 
 
 def load_model(folder: str | Path, dataset: str | None = None) -> tuple[keras.Model, Card]:
@@ -374,13 +397,6 @@ def registered_modules() -> set[str]:
     """Return the modules of all classes registered in this process: running them is the user's own doing."""
     registered = keras.saving.get_custom_objects().values()
     return {getattr(thing, "__module__", "") for thing in registered} - {"builtins", ""}
-
-
-def _input_size(model: Any) -> tuple[int, int] | None:
-    shape = getattr(model, "input_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 4 and all(isinstance(side, int) for side in shape[1:3]):
-        return shape[1], shape[2]
-    return None
 
 
 def _takes_training(function: Callable[..., Any]) -> bool:

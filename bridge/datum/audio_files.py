@@ -48,8 +48,13 @@ def at_most(seconds: float, rate: int, channels: int) -> int:
     return min(math.ceil(seconds * rate), MAX_VALUES // max(channels, 1))
 
 
-def decode(path: Path, seconds: float) -> Decoded:
+def decode(path: Path, seconds: float, start: float = 0.0) -> Decoded:
     """With libsndfile: wav, flac, ogg, mp3, aiff, au, …
+
+    Args:
+        path: the file.
+        seconds: to decode at most.
+        start: where to begin, in seconds.
 
     Raises:
         DatumError: soundfile is missing. Whatever soundfile raises.
@@ -62,13 +67,21 @@ def decode(path: Path, seconds: float) -> Decoded:
         ) from error
     with soundfile.SoundFile(path) as file:
         length, rate = int(file.frames), int(file.samplerate)
-        # What a header claims is not to be trusted with memory.
-        blocks, missing = [], at_most(seconds, rate, file.channels)
-        while missing > 0 and len(block := file.read(min(missing, 2**20), dtype="float32", always_2d=True)):
+        begin, missing = min(round(start * rate), length), at_most(seconds, rate, file.channels)
+        # After a jump mp3 is garbled for up to a third of a second, and soundfile jumps after every read.
+        is_mp3 = file.format == "MP3"
+        lead = min(begin, rate // 2) if is_mp3 else 0
+        if begin:
+            file.seek(begin - lead)
+        missing += lead
+        # What a header claims is not to be trusted with memory; of mp3 the frames were counted.
+        at_once = max(length, 1) if is_mp3 else 2**20
+        blocks = []
+        while missing > 0 and len(block := file.read(min(missing, at_once), dtype="float32", always_2d=True)):
             blocks.append(block)
             missing -= len(block)
         channels = file.channels
-    samples = np.concatenate(blocks) if blocks else np.zeros((0, channels), np.float32)
+    samples = np.concatenate(blocks)[lead:] if blocks else np.zeros((0, channels), np.float32)
     return Decoded(samples, rate, max(length, len(samples)) if length < 2**62 else len(samples))
 
 

@@ -16,22 +16,24 @@ import hashlib
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bridge.datum.audio_files import SOUNDFILE, Reader
+from bridge.datum.audio_files import SOUNDFILE, Decoded, Reader
 from bridge.errors import DatumError
 
 MAX_SAMPLES = 2**25
 """At the rate of the views: 35 minutes at 16 kHz."""
 NAMED_AUDIO = ("control:noise", "control:constant")
 _CONTROL_SECONDS = 60
-_RATES = (4_000, 384_000)
-_CHANNELS = 8
+RATES, CHANNELS = (4_000, 384_000), 8
+"""Of recordings: lowest and highest rate in Hz, and how many channels at most."""
 _SILENT = 1e-4
-_CUT_OFF = 1.25  # what mp3 decoders overshoot stays below
+CUT_OFF = 1.25
+"""Of full scale: what mp3 decoders overshoot stays below."""
 _EXPECTED = "expected a sound file (wav, flac, ogg, mp3)"
 _VIDEO = "is a video; take its sound out first: ffmpeg -i VIDEO -vn sound.wav"
 # Where in the file, what stands there, what it is and what to do about it.
@@ -110,7 +112,7 @@ def load_audio(
     elif isinstance(audio, str) and audio.startswith("control:"):
         name, label, samples = audio, audio, _named(audio, rate)
     elif isinstance(audio, (str, os.PathLike)):
-        path = _existing(audio)
+        path = existing(audio)
         name, label, samples = path.resolve().name, str(path), _from_file(path, rate, reader)
     else:
         raise DatumError(f"got a {type(audio).__name__}: expected a path, an array or {', '.join(NAMED_AUDIO)}.")
@@ -130,7 +132,12 @@ def load_audio(
     return source
 
 
-def _existing(given: str | os.PathLike[str]) -> Path:
+def existing(given: str | os.PathLike[str]) -> Path:
+    """The path of an ordinary file.
+
+    Raises:
+        DatumError: there is none.
+    """
     if not os.fspath(given):
         raise DatumError(f"the path of the clip is empty: {_EXPECTED}.")
     path = Path(given).expanduser()
@@ -148,7 +155,16 @@ def _existing(given: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _from_file(path: Path, rate: int, reader: Reader) -> np.ndarray:
+def decoded(path: Path, decode: Callable[[Path], Decoded]) -> Decoded:
+    """What a file holds, for those who know that it is an ordinary one.
+
+    Args:
+        path: the file.
+        decode: what reads it.
+
+    Raises:
+        DatumError: it is damaged, empty or no sound, or of a rate or number of channels that no recording has.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -160,7 +176,7 @@ def _from_file(path: Path, rate: int, reader: Reader) -> np.ndarray:
         if head[place : place + len(mark)] == mark:
             raise DatumError(f"{path} {meaning}: {_EXPECTED}.")
     try:
-        found = reader.decode(path, MAX_SAMPLES / rate)
+        found = decode(path)
     except DatumError:
         raise
     except MemoryError as error:
@@ -172,14 +188,22 @@ def _from_file(path: Path, rate: int, reader: Reader) -> np.ndarray:
         raise DatumError(
             f"{path} cannot be decoded ({reason}): it is damaged, cut off or of a kind that is not read; {_EXPECTED}."
         ) from error
-    length, channels = found.samples.shape
+    channels = found.samples.shape[1]
+    if not found.length:
+        raise DatumError(f"{path} holds no samples: {_EXPECTED}.")
+    if not RATES[0] <= found.rate <= RATES[1] or channels > CHANNELS:
+        low, high = RATES
+        raise DatumError(
+            f"{path} has {channels} channels of {found.rate} Hz: expected at most {CHANNELS} of {low} to {high} Hz."
+        )
+    return found
+
+
+def _from_file(path: Path, rate: int, reader: Reader) -> np.ndarray:
+    found = decoded(path, lambda file: reader.decode(file, MAX_SAMPLES / rate))
+    length = len(found.samples)
     if not length:
         raise DatumError(f"{path} holds no samples: {_EXPECTED}.")
-    if not _RATES[0] <= found.rate <= _RATES[1] or channels > _CHANNELS:
-        low, high = _RATES
-        raise DatumError(
-            f"{path} has {channels} channels of {found.rate} Hz: expected at most {_CHANNELS} of {low} to {high} Hz."
-        )
     if found.length > length:
         warnings.warn(_too_long(str(path), found.length / found.rate, length / found.rate), stacklevel=3)
     if found.rate < rate:
@@ -193,7 +217,7 @@ def _from_file(path: Path, rate: int, reader: Reader) -> np.ndarray:
 def _from_array(array: np.ndarray) -> np.ndarray:
     given = f"the array is {array.dtype} of shape {list(array.shape)}"
     expected = "expected float in [-1, 1] or int16, of shape [samples] or [samples, channels]"
-    if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and array.shape[1] > _CHANNELS):
+    if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and array.shape[1] > CHANNELS):
         raise DatumError(f"{given}: {expected}.")
     if array.dtype == np.int16:
         array = array.astype(np.float32) / 32768
@@ -209,7 +233,7 @@ def _mono(samples: np.ndarray, label: str, *, strict: bool) -> np.ndarray:
     peak = float(np.abs(samples).max())
     if peak > 1 and strict:
         raise DatumError(f"{label} holds values to {peak:g}: expected samples in [-1, 1]; divide or clip it first.")
-    if peak > _CUT_OFF:
+    if peak > CUT_OFF:
         warnings.warn(f"{label} holds values to {peak:g}, beyond full scale: scaled down to 1.", stacklevel=4)
         samples = samples / peak
     samples = np.clip(samples, -1, 1)

@@ -47,8 +47,8 @@ class Card:
         kind: What it listens to or looks at: ``image`` (RGB in [0, 1]), ``video`` (clips of such) or ``audio``
             (waveforms in [-1, 1]).
         rate: Samples per second of a waveform; None for images and clips.
-        front_end: How a waveform becomes the native form's features, as `bridge.teachers.front_end` takes it; baked
-            into `model.onnx`.
+        front_end: How a waveform becomes features inside the network, as `bridge.teachers.front_end` takes it; all
+            forms take waveforms.
         architecture: The name both backends build it by; None: only its files know.
         arguments: What the architecture is built with (``classes``, ``image_size``, ``mean``, ``std``, …).
         class_names: One name per class, in the order of the outputs.

@@ -16,7 +16,7 @@ from bridge.errors import ConfigError, TeacherError
 from bridge.facts import FACTS, VIDEO_FACTS, DatasetFacts, VideoFacts
 from bridge.names import lookup
 from bridge.teachers.card import CHANNELS_FIRST, FORMS, RANGES, Card, replacing_folder
-from bridge.teachers.front_end import Mfcc
+from bridge.teachers.front_end import FrontEnd, front_end_of
 from bridge.teachers.options import ExportConfig
 from bridge.teachers.readers import READERS, Network, Numbers, Span, Wanted
 from bridge.teachers.shelf import shelf
@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> Card:
     if config.layout is not None and source.kind not in ("onnx", "tflite", "saved_model"):
         raise ConfigError(f"--layout is for ONNX, TFLite and SavedModel files; the layout of {config.model} is known.")
     normalisation = in_unit_range(config.range, config.mean, config.std)
-    wanted = Wanted(config, facts, class_names_of(config, facts), normalisation, front_end_of(config))
+    wanted = Wanted(config, facts, class_names_of(config, facts), normalisation, front_end_asked(config))
     place = place_of(config)
     if place.is_dir() and any(not entry.name.startswith(".") for entry in place.iterdir()):
         raise ConfigError(f"{place} is not empty. Choose another --out, or remove it first.")
@@ -155,7 +155,7 @@ def in_unit_range(span: Span, mean: Numbers | None, std: Numbers | None) -> tupl
     return tuple((m - low) / scale for m in mean), tuple(s / scale for s in std)
 
 
-def front_end_of(config: ExportConfig) -> Mfcc | None:
+def front_end_asked(config: ExportConfig) -> FrontEnd | None:
     """The front end the options describe; None where they describe none.
 
     Raises:
@@ -166,7 +166,7 @@ def front_end_of(config: ExportConfig) -> Mfcc | None:
     kind, _, pairs = config.front_end.partition(":")
     description = arguments_of([pair for pair in pairs.split(",") if pair], "--front-end")
     given = {name: value for name in ("rate", "samples") if (value := getattr(config, name)) is not None}
-    return Mfcc.of({"kind": kind, **given, **description})
+    return front_end_of({"kind": kind, **given, **description})
 
 
 def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tuple[Numbers, Numbers] | None) -> Card:

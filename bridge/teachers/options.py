@@ -53,7 +53,7 @@ class ExportConfig(Common):
     std: tuple[float, ...] | None = None
     """Standard deviation per channel to divide by."""
     front_end: str | None = None
-    """Of an audio model that takes features: "mfcc", or "mfcc:window=640,hop=320,bands=40,coefficients=10"."""
+    """Of an audio model that takes features: "mfcc" or "log_mel", or in full "mfcc:window=640,hop=320,bands=40"."""
     rate: int | None = None
     """Of an audio model that takes waveforms: samples per second."""
     samples: int | None = None

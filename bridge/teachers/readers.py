@@ -16,7 +16,7 @@ from bridge.errors import ConfigError, TeacherError
 from bridge.facts import DatasetFacts, VideoFacts
 from bridge.networks import IMAGENET_CLASSES, KINETICS_CLASSES, X3D_PUBLISHED, is_x3d, scaled_resnet
 from bridge.teachers.card import Card
-from bridge.teachers.front_end import Mfcc
+from bridge.teachers.front_end import FrontEnd
 from bridge.teachers.options import ExportConfig
 from bridge.teachers.sources import Source, arguments_of, made_by_factory, needed
 
@@ -68,7 +68,7 @@ class Wanted:
     facts: DatasetFacts | VideoFacts | None
     class_names: tuple[str, ...] | None
     normalisation: tuple[Numbers, Numbers] | None
-    front_end: Mfcc | None
+    front_end: FrontEnd | None
 
     @property
     def image_size(self) -> int | None:
@@ -182,7 +182,7 @@ def _from_code(wanted: Wanted, source: Source, path: Path) -> Network:
         load_weights(model, wanted.config.weights)
     front_end, rate, size = wanted.front_end, wanted.config.rate, wanted.image_size
     if front_end is not None:
-        to_onnx(model, path, input_size=(front_end.frames, front_end.coefficients), channels=1)
+        to_onnx(model, path, input_size=(front_end.frames, front_end.features), channels=1)
     elif rate is not None:
         to_onnx(model, path, samples=wanted.config.samples or rate)
     elif size is None:

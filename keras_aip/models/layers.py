@@ -15,6 +15,7 @@ from bridge.errors import ConfigError
 from bridge.names import hint
 from bridge.networks import Plan
 from keras_aip import compat
+from keras_aip.models.front_end import FrontEnd
 
 BATCH_NORM_EPSILON = 1e-5
 KERAS_BATCH_NORM_EPSILON = 1e-3
@@ -119,19 +120,36 @@ class Network(Plan):
         return self.dtype or "float32"
 
     def inputs(self) -> Any:
-        """Return the symbolic images, float32 ``[batch, image_size, image_size, 3]`` in [0, 1]."""
+        """Return the symbolic images, float32 ``[batch, image_size, image_size, 3]`` in [0, 1].
+
+        Of a network for audio the waveforms, ``[batch, samples]`` in [-1, 1].
+        """
+        if self.front_end is not None:
+            return keras.Input((self.front_end.samples,), dtype="float32", name="waveform")
         return keras.Input((self.image_size, self.image_size, 3), dtype="float32", name="images")
 
     def normalise(self, images: Any) -> Any:
-        """Normalise in float32, then cast to the compute dtype."""
+        """Normalise in float32, then cast to the compute dtype; of waveforms, their features."""
+        if self.front_end is not None:
+            images = FrontEnd(self.front_end.described(), dtype="float32", name="front_end")(images)
         return Normalise(self.mean, self.std, dtype=self.policy, name="normalise")(images)
 
     def convolution(
-        self, x: Any, filters: int, name: str, *, kernel_size: int = 3, stride: int = 1, bias: bool = False
+        self,
+        x: Any,
+        filters: int,
+        name: str,
+        *,
+        kernel_size: int | tuple[int, int] = 3,
+        stride: int | tuple[int, int] = 1,
+        bias: bool = False,
     ) -> Any:
-        """Convolve with ``kernel_size // 2`` zeros on every side, as PyTorch does at any stride (but `tensorflow`)."""
+        """Convolve with ``kernel_size // 2`` zeros on every side, as PyTorch does at any stride (but `tensorflow`).
+
+        What is not square in height and width is for networks that pad as TensorFlow does.
+        """
         padding = "same"
-        if stride > 1 and not self.tensorflow:
+        if not self.tensorflow and isinstance(stride, int) and isinstance(kernel_size, int) and stride > 1:
             # Keras' "same" pads right and bottom only at stride 2, which shifts the image against the twin's.
             padding = "valid"
             if kernel_size > 1:
@@ -149,10 +167,24 @@ class Network(Plan):
             name=name,
         )(x)
 
-    def batch_norm(self, x: Any, name: str) -> Any:
-        """Normalise over the batch with PyTorch's ε (but `tensorflow`) and momentum."""
+    def depthwise(self, x: Any, name: str, *, stride: int = 1) -> Any:
+        """Convolve each channel by itself over 3 × 3, padded as TensorFlow's "same" does, with a bias."""
+        return keras.layers.DepthwiseConv2D(
+            3,
+            strides=stride,
+            padding="same",
+            depthwise_initializer=_variance(2.0, "fan_out", "untruncated_normal"),
+            depthwise_regularizer=self.regulariser(),
+            dtype=self.policy,
+            name=name,
+        )(x)
+
+    def batch_norm(self, x: Any, name: str, *, scale: bool = True) -> Any:
+        """Normalise over the batch with PyTorch's ε (but `tensorflow`) and momentum; `scale`: with a learnt factor."""
         epsilon = KERAS_BATCH_NORM_EPSILON if self.tensorflow else BATCH_NORM_EPSILON
-        return compat.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, dtype=self.policy, name=name)(x)
+        return compat.BatchNormalization(
+            momentum=BATCH_NORM_MOMENTUM, epsilon=epsilon, scale=scale, dtype=self.policy, name=name
+        )(x)
 
     def relu(self, x: Any, name: str) -> Any:
         """Set negative values to zero."""

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from bridge.errors import TeacherError
 
-# These read pixels, and bfloat16 cannot tell two neighbouring 8-bit values apart.
-READS_PIXELS = frozenset({"InputLayer", "Normalization", "Rescaling"})
+# These read pixels or samples, and bfloat16 cannot tell two neighbouring 8-bit values apart.
+READS_PIXELS = frozenset({"InputLayer", "Normalization", "Rescaling", "FrontEnd"})
 
 
 def in_bfloat16(model: keras.Model) -> keras.Model:
@@ -60,7 +60,7 @@ def _set_dtypes(node: Any, keep: set[str]) -> None:
             _set_dtypes(item, keep)
     elif isinstance(node, dict):
         config = node.get("config")
-        layer = str(node.get("class_name", ""))
+        layer = str(node.get("class_name", "")).rpartition(">")[2]  # Keras 2 puts the package before it
         if isinstance(config, dict) and "dtype" in config and layer not in READS_PIXELS:
             gives_outputs = config.get("name") in keep and "layers" not in config
             # BatchNorm's weights stay float32: they are few, and a rounded variance scales everything.

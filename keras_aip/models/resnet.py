@@ -25,7 +25,11 @@ def cifar_resnet(depth: int, classes: int, **options: Any) -> keras.Model:
         ConfigError: There is no such depth, or a value cannot work.
     """
     check_depth("CIFAR ResNet", depth, RESNET_DEPTHS)
-    net = Network(f"resnet{depth}", classes, smallest=8, **options)
+    return residual(Network(f"resnet{depth}", classes, smallest=8, **options), depth)
+
+
+def residual(net: Network, depth: int) -> keras.Model:
+    """Put a CIFAR ResNet together, for what a network is made for: its images, or the features of its waveforms."""
     inputs = net.inputs()
     x = net.convolution(net.normalise(inputs), 16, "conv1")
     x = net.relu(net.batch_norm(x, "bn1"), "relu")

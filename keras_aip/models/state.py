@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,9 +12,10 @@ import tensorflow as tf
 from bridge.errors import TeacherError
 from bridge.networks import IGNORED, check_fit
 
-# Conv2D: [height, width, in, out] -> [out, in, height, width]; Dense: [in, out] -> [out, in].
+# Conv2D: [height, width, in, out] -> [out, in, height, width]; Dense: [in, out] -> [out, in]. DepthwiseConv2D:
+# [height, width, channels, 1] -> [channels, 1, height, width].
 TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
-FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+DEPTHWISE_TO_TORCH = TO_TORCH | {4: (2, 3, 0, 1)}
 BATCH_NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -22,6 +23,7 @@ BATCH_NORM = {
     "moving_variance": "running_var",
 }
 KERNEL = {"kernel": "weight", "bias": "bias"}
+DEPTHWISE = {"kernel": "weight", "depthwise_kernel": "weight", "bias": "bias"}  # Keras 2 has the second name
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
@@ -35,8 +37,8 @@ def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
         TeacherError: The model has weights of another kind, which have no place in such a dictionary.
     """
     return {
-        name: np.ascontiguousarray(_values(variable).transpose(TO_TORCH[len(variable.shape)]))
-        for name, variable in _named_variables(model)
+        name: np.ascontiguousarray(_values(variable).transpose(axes))
+        for name, (variable, axes) in _named_variables(model).items()
     }
 
 
@@ -50,37 +52,42 @@ def load_state_dict(model: keras.Model, arrays: Mapping[str, Any]) -> None:
     Raises:
         TeacherError: Names are missing, unknown or have another shape (all are listed; no weight is changed).
     """
-    variables = dict(_named_variables(model))
+    variables = _named_variables(model)
     given = {name: array for name, array in arrays.items() if name.split(".")[-1] != IGNORED}
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     check_fit(
         model.name,
         model.count_params(),
-        {name: tuple(shape[axis] for axis in TO_TORCH[len(shape)]) for name, shape in shapes.items()},
+        {name: tuple(variable.shape[axis] for axis in axes) for name, (variable, axes) in variables.items()},
         {name: tuple(array.shape) for name, array in given.items()},
     )
-    for name, variable in variables.items():
+    for name, (variable, axes) in variables.items():
         array = np.asarray(given[name], dtype=np.float32)
-        variable.assign(tf.cast(array.transpose(FROM_TORCH[array.ndim]), variable.dtype))
+        variable.assign(tf.cast(array.transpose(np.argsort(axes)), variable.dtype))
 
 
-def _named_variables(model: keras.Model) -> Iterator[tuple[str, Any]]:
+def _named_variables(model: keras.Model) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """Name in the twin's state dict -> the variable, and the order in which its axes stand there."""
+    named: dict[str, tuple[Any, tuple[int, ...]]] = {}
     for layer in model.layers:
         if not layer.weights:
             continue
+        axes = TO_TORCH
         if isinstance(layer, keras.layers.BatchNormalization):
             attributes = BATCH_NORM
         elif type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
             attributes = KERNEL
+        elif type(layer) is keras.layers.DepthwiseConv2D and layer.depth_multiplier == 1:
+            attributes, axes = DEPTHWISE, DEPTHWISE_TO_TORCH
         else:
             raise TeacherError(
                 f"Layer {layer.name!r} ({type(layer).__name__}) has weights a state dict has no name for: "
-                "only Conv2D, Dense and BatchNormalization do. Save this model as a .keras file instead."
+                "only Conv2D, DepthwiseConv2D, Dense and BatchNormalization do. Save this model as a .keras file."
             )
         for attribute, name in attributes.items():
             variable = getattr(layer, attribute, None)
             if variable is not None:
-                yield f"{layer.name}.{name}", variable
+                named[f"{layer.name}.{name}"] = variable, axes[len(variable.shape)]
+    return named
 
 
 def _values(variable: Any) -> np.ndarray:

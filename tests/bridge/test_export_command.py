@@ -16,7 +16,7 @@ from bridge.cli import main
 from bridge.errors import ConfigError, TeacherError
 from bridge.teachers.card import Card
 from bridge.teachers.export import export
-from bridge.teachers.front_end import Mfcc
+from bridge.teachers.front_end import LogMel, Mfcc
 from bridge.teachers.options import ExportConfig
 from bridge.teachers.runtime import Runtime
 from tests.bridge.onnx_nets import a_model, conv_net, conv_steps, numbers
@@ -48,6 +48,10 @@ class Net(torch.nn.Module):
         self.conv, self.fc = torch.nn.Conv2d(3, width, 3, 2), torch.nn.Linear(width, 4)
     def forward(self, x):
         return self.fc(self.conv(x).relu().mean((2, 3)))
+class Heard(Net):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 2, 3, 2)
 class Noisy(Net):
     def forward(self, x):
         return super().forward(x) + torch.rand(1)
@@ -166,6 +170,22 @@ def test_a_factorys_network_needs_trust_and_its_front_end_is_baked_in(code: Path
     sound = np.random.default_rng(0).uniform(-1, 1, (2, 16_000)).astype(np.float32)
     answer = Runtime(code / "t" / "model.onnx")(sound)
     assert answer.shape == (2, 4) and not np.allclose(answer[0], answer[1])
+
+
+def test_a_modules_log_mels_are_baked_in(code: Path) -> None:
+    torch.manual_seed(0)
+    name = f"{code / 'torch_code.py'}:Heard"
+    card = export(ExportConfig(model=name, trust=True, front_end="log_mel:bands=40", samples=8000, out=str(code / "t")))
+    front_end = LogMel(bands=40, samples=8000)
+    assert (card.kind, card.input_size, card.rate, card.classes) == ("audio", (8000,), 16_000, 4)
+    assert card.front_end == front_end.described()
+    made: dict = {}
+    exec((code / "torch_code.py").read_text(), made)
+    torch.manual_seed(0)
+    sound = np.random.default_rng(0).uniform(-1, 1, (2, 8000)).astype(np.float32)
+    features = torch.from_numpy(Runtime(front_end.graph())(sound))[:, None]
+    expected = made["Heard"]()(features).detach().numpy()
+    np.testing.assert_allclose(Runtime(code / "t" / "model.onnx")(sound), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_factorys_module_takes_arguments_and_weights(code: Path) -> None:

@@ -16,6 +16,9 @@ ONLY_KERAS = {
     "demo": "one demonstration is enough",
     "audio": "audio is TensorFlow's; its networks cross as ONNX",
     "audio_files": "as above",
+    "models.front_end": "as above",
+    "models.dscnn": "as above",
+    "models.mel_resnet": "as above",
     "forms": "TFLite and SavedModel are TensorFlow's",
     "models.precision": "of PyTorch's own precisions autocast takes care, without another copy of the network",
 }
@@ -37,7 +40,6 @@ ONLY_ONE = {
     "export.application": "a form of Keras's",
     "teachers.registered_modules": "a .keras file may call for classes, a state dict for none",
     "models.is_video": "Keras has no networks for video",
-    "models.input_size_of": "Keras models tell their input_shape",
     "models.layers.Network": "Keras networks are put together layer by layer, PyTorch's are classes",
     "models.layers.TensorflowConvolution": "Keras pads so by itself",
     "models.layers.Head": "as above",
@@ -46,6 +48,9 @@ ONLY_ONE = {
     "models.layers.finished": "as above",
     "models.layers.normalised": "for the libraries' networks",
     "models.layers.store_channels_last": "Keras keeps them so anyway",
+    "datasets.load_audio": "audio is TensorFlow's",
+    "datasets.sound_training_batches": "as above",
+    "datasets.sounds_from_tfds": "as above",
     "datasets.from_tfds": "TensorFlow Datasets is TensorFlow's",
     "feed.Step": "tf.data hands out dictionaries",
     "feed.mapped": "tf.nest does it",
@@ -66,6 +71,7 @@ ONLY_ONE = {
     "models.wrn.Stage": "as above",
     "models.wrn.Block": "as above",
     "models.resnet.CifarResNet": "as above",
+    "models.resnet.residual": "PyTorch has no networks for audio, which are made by it too",
     "models.resnet.Unit": "as above",
     "models.vgg.CifarVgg": "as above",
     "models.state.plain": "torch.compile and DistributedDataParallel wrap a model, Keras does not",
@@ -143,4 +149,5 @@ def test_what_the_packages_offer_is_the_same():
     assert set(torch_aip.__all__) - set(keras_aip.__all__) == {"single_image_loader", "single_video_loader"}
     audio = {"single_audio_dataset", "AudioRecipe"}
     assert set(keras_aip.__all__) - set(torch_aip.__all__) == {"single_image_dataset", "strategy"} | audio
-    assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"}
+    audio = {"FrontEnd", "is_audio", "dscnn_s", "dscnn_m", "dscnn_l", "resnet20_mel", "resnet56_mel"}
+    assert set(keras_aip.models.__all__) - set(torch_aip.models.__all__) == {"in_bfloat16"} | audio

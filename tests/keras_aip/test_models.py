@@ -187,7 +187,7 @@ def test_a_state_dict_that_does_not_fit_lists_every_reason_and_changes_nothing()
 
 
 def test_weights_of_other_layers_have_no_state_dict() -> None:
-    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.DepthwiseConv2D(3, name="deep")])
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.SeparableConv2D(2, 3, name="deep")])
     with pytest.raises(TeacherError, match="deep"):
         models.state_dict(model)
 
