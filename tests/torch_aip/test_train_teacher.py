@@ -91,7 +91,7 @@ def test_init_of_something_else_is_refused(trained, tmp_path) -> None:
     save_teacher(Foreign(), tmp_path / "foreign", input_size=(16, 16))
     for options, kind, said in (
         ({"init": folder, "architecture": "resnet20"}, ConfigError, "is a small_cnn; leave out --architecture"),
-        ({"init": folder, "width": 9}, ConfigError, "leave out --architecture and --width"),
+        ({"init": folder, "width": 9}, ConfigError, "leave out --architecture, --width and --depth"),
         ({"init": folder, "image_size": 32}, TeacherError, r"--image-size 32: .*fc\.weight"),
         ({"init": str(tmp_path / "foreign")}, TeacherError, "frozen teacher"),
         ({"init": str(tmp_path / "nothing")}, TeacherError, "There is no teacher"),
