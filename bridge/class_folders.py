@@ -120,7 +120,8 @@ def readable_rows(data: Labelled, stacklevel: int = 2) -> np.ndarray:
     where = images.root or data.name
     if len(skipped) == len(images):
         raise DatasetError(
-            f"no usable image in {where}: expected images or class folders; found {images.names(skipped)}."
+            f"no usable image in {where}: expected images or class folders; found {images.names(skipped)}. (Videos are "
+            "read where the network takes clips, such as x3d_xs.)"
         )
     warnings.warn(
         f"{where}: skipped {len(skipped)} of {len(images)} files, no usable images: {images.names(skipped)}",

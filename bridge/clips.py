@@ -254,6 +254,18 @@ def joined_videos(parts: Sequence[LabelledVideos]) -> LabelledVideos:
     return parts[0] if len(parts) == 1 else replace(parts[0], clips=together, labels=np.concatenate(labels))
 
 
+def check_readable(data: LabelledVideos) -> LabelledVideos:
+    """The same, once one of the first 100 videos has been decoded: better known before hours of training than after.
+
+    Raises:
+        DatasetError: none of them can be decoded.
+    """
+    few = range(min(len(data.clips.files), 100))
+    if all(data.clips.read(video) is None for video in few):
+        raise DatasetError(f"no usable video in {data.clips.root or data.name}: found {data.clips.names(few)}.")
+    return data
+
+
 def readable_videos(data: LabelledVideos, stacklevel: int = 2) -> np.ndarray:
     """The videos that count, once all clips have been asked for: those that could be decoded.
 

@@ -29,7 +29,7 @@ REFERENCE = {
 }
 # What `--smoke` sets, by command.
 SMOKE: dict[str, dict[str, Any]] = {
-    "distill": {"epochs": 2, "steps_per_epoch": 5, "batch_size": 16, "steps_per_execution": 1},
+    "distill": {"epochs": 2, "steps_per_epoch": 5, "batch_size": 32, "steps_per_execution": 1},
     "sweep": {"seeds": 1},
     "train-teacher": {"epochs": 1, "steps_per_epoch": 10, "batch_size": 16},
 }

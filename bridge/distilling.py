@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bridge import wordnet
-from bridge.clips import LabelledVideos, sampling_of, thinned_videos
+from bridge.clips import LabelledVideos, check_readable, sampling_of, thinned_videos
 from bridge.config import DistillConfig, mixing_of, refuse_video_options
 from bridge.datasets import FACTS, Labelled, check_classes, thinned
 from bridge.datum.mixing import Mixing
@@ -20,7 +20,7 @@ from bridge.datum.video import ClipSet, make_clip_set
 from bridge.datum.video_recipes import VideoRecipe
 from bridge.datum.views import SampleSet, ViewSet, make_view_set
 from bridge.errors import ConfigError
-from bridge.measuring import rows_at_once, scored, usable_rows
+from bridge.measuring import rows_at_once, scored, takes_clips, usable_rows
 from bridge.metrics import confusion_matrix
 from bridge.progress import StepProgress
 from bridge.report import write_report
@@ -94,7 +94,9 @@ def prepare(
         sampling = sampling_of(config, (view_set.recipe.frames, size, size))
         if config.smoke:
             sampling["clips"] = config.clips or 1
-        test = load_video(config.testdir or config.dataset, **where, **sampling)
+        name = config.testdir or config.dataset
+        takes_clips(name, (view_set.recipe.frames, size, size))  # says so if these are no videos
+        test = check_readable(load_video(name, **where, **sampling))
         test = thinned_videos(test, 8) if config.smoke else test
         return Prepared(teacher, view_set, check_classes(test, teacher.classes, teacher.class_names), steps)
     test = load(config.testdir or config.dataset, image_size=size, **where)
@@ -143,6 +145,8 @@ def check_inputs(config: DistillConfig) -> None:
     Raises:
         ConfigError: saying which.
     """
+    if config.image is None and config.resume:
+        raise ConfigError(f"--resume: {config.out} holds no run; say where it is with --out.")
     if config.image is None:
         raise ConfigError("Which image? Give --image FILE (any photograph; rich, detailed ones work best).")
     if config.teacher is None:
@@ -310,7 +314,7 @@ def summary_of(result: Mapping[str, Any]) -> list[str]:
     what = "video" if frames else "image"
     lines = [
         f"The student saw {result['views']:,} {saw} of {result['source']}, each labelled by the teacher, "
-        f"and nothing else: no real {result['dataset']} {what} and no label."
+        f"and nothing else: no real {what} and no label."
     ]
     if result["student_top1"] is not None:
         lines.append(

@@ -135,6 +135,11 @@ def make_distiller(config: DistillConfig, prepared: Prepared, device: torch.devi
 
 def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int]) -> nn.Module:
     """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
+    if "frames" in made_for and models.is_known(config.student) and not models.is_video(config.student):
+        raise ConfigError(
+            f"The teacher takes clips of {made_for['frames']} frames, and --student {config.student} takes images; "
+            "choose a network for video, such as x3d_xs."
+        )
     facts = None if "frames" in made_for else FACTS.get(config.dataset)  # which are of images
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
     sizes = {"width": config.student_width, "depth": config.student_depth}

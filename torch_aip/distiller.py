@@ -375,10 +375,10 @@ class Distiller:
         if several and (rows == 0 or rows % (self._accumulate * block)):
             found = f"{rows} rows per process" if rows else "a batch that cannot be shared evenly"
             raise ConfigError(
-                f"Each of {world_size()} processes and {self._accumulate} parts of a step must hold whole blocks of "
-                f"mixing partners; got {found} and blocks of {block}. Make the batch a multiple of "
-                f"{world_size() * self._accumulate * block} (of a DataLoader with drop_last=True), or choose "
-                "Distiller(..., mixing=Mixing(..., block=...))."
+                f"{world_size()} processes with {self._accumulate} part(s) of each step must hold whole blocks of "
+                f"mixing partners each; got {found} and blocks of {block}. Make the batch (--batch-size) a multiple "
+                f"of {world_size() * self._accumulate * block} (of a DataLoader with drop_last=True), or choose other "
+                "blocks: Distiller(..., mixing=Mixing(..., block=...))."
             )
 
     def _rate_of(self, step: int) -> float:

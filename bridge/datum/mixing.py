@@ -92,9 +92,11 @@ def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int
     if mixing.kind == "reference_cutmix":  # time takes the place of the width
         whole = np.zeros_like(weight)
         box = np.stack([whole, box[..., 1], whole + 1, box[..., 3], box[..., 0], box[..., 2]], axis=-1)
-    edges = box.shape[-1]
+    edges, partner = box.shape[-1], _partners(u[4], mixing.block)
+    if mixing.kind == "none":  # nobody else's rows are needed, so a batch may be parted anywhere
+        partner = np.zeros_like(partner)
     return MixingNumbers(
-        _partners(u[4], mixing.block).ravel(),
+        partner.ravel(),
         np.broadcast_to(np.clip(box, 0, 1), (len(steps), batch, edges)).reshape(-1, edges).astype(np.float32),
         np.broadcast_to(weight, (len(steps), batch)).ravel().astype(np.float32),
     )

@@ -32,7 +32,7 @@ def test_distillation_leaves_a_complete_run_folder(teacher, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(distil(teacher, out)) == 0
     said = capsys.readouterr().out
-    assert "no real digits image and no label" in said
+    assert "no real image and no label" in said
     result = json.loads((out / "result.json").read_text())
     assert set(RESULT_KEYS) <= set(result)
     assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 160

@@ -38,7 +38,7 @@ def distil(teacher, out, *more):
 def test_distillation_leaves_a_complete_run_folder(teacher, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(distil(teacher, out, "--ema", "0.9", "--clip-norm", "1", "--accumulate", "1")) == 0
-    assert "no real digits image and no label" in capsys.readouterr().out
+    assert "no real image and no label" in capsys.readouterr().out
     result = json.loads((out / "result.json").read_text())
     assert set(RESULT_KEYS) <= set(result)
     assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 160

@@ -88,7 +88,7 @@ def test_a_resumed_video_run_ends_with_the_same_weights(place, tmp_path, monkeyp
             ["--teacher", "IMAGES", "--clips", "None", "--stride", "12", "--mixing", "reference_cutmix"],
             "--mixing reference_cutmix cuts frames",
         ),
-        (["--student", "resnet20"], "frames"),
+        (["--student", "resnet20"], "takes clips of 2 frames, and --student resnet20 takes images"),
         (["--dataset", "cifar10"], "cifar10"),
     ],
 )  # fmt: skip
@@ -110,3 +110,16 @@ def test_any_loader_of_clips_can_be_fitted(mixing):
 def test_frames_are_not_cut_out_of_images():
     with pytest.raises(DatasetError, match="cuts frames, and images have none"):
         Distiller(a_network(seed=1), a_network(seed=2), mixing="reference_cutmix").check(pixels())
+
+
+def test_parts_of_unmixed_batches_may_have_any_size():
+    distiller = Distiller(x3d(1), x3d(2), mixing="none")
+    distiller.compile(accumulate=2)
+    assert np.isfinite(distiller.fit([clips(6, 2)], verbose=False)["loss"]).all()
+
+
+def test_a_set_without_a_usable_video_is_refused_before_the_training(place, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_text("no video")
+    assert run(*words(place, tmp_path / "out", "--dataset", tmp_path / "videos")) == 2
+    assert "no usable video" in capsys.readouterr().err and not (tmp_path / "out").exists()
