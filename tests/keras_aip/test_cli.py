@@ -35,7 +35,7 @@ def test_distillation_leaves_a_complete_run_folder(teacher, tmp_path, capsys):
     assert "no real image and no label" in said
     result = json.loads((out / "result.json").read_text())
     assert set(RESULT_KEYS) <= set(result)
-    assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 160
+    assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 320
     page = (out / "report.html").read_text()
     assert "<img" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert list((out / "events").iterdir()) and list((out / "state").glob("state-*.npz"))

@@ -41,7 +41,7 @@ def test_distillation_leaves_a_complete_run_folder(teacher, tmp_path, capsys):
     assert "no real image and no label" in capsys.readouterr().out
     result = json.loads((out / "result.json").read_text())
     assert set(RESULT_KEYS) <= set(result)
-    assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 160
+    assert result["n"] == 500 and 0 <= result["student_top1"] <= 1 and result["views"] == 320
     assert "<img" in (out / "report.html").read_text() and list((out / "events").iterdir())
     model, card = torch_aip.load_model(out / "student")
     assert card.accuracy["top1"] == result["student_top1"]
@@ -95,7 +95,7 @@ def test_a_folder_of_images_is_measured_on_where_the_line_says_so(teacher, tmp_p
         (["--testdir", "empty"], ["empty"]),
         (["--testdir", "classes"], ["classes", "Classes without a folder"]),
         (["--resume"], ["no run to resume"]),
-        (["--smoke", "--batch-size", "24", "--accumulate", "2"], ["multiple of 32"]),
+        (["--smoke", "--accumulate", "4"], ["multiple of 64"]),
     ],
 )
 def test_wrong_values_are_named_before_work_is_lost(teacher, tmp_path, capsys, monkeypatch, options, words):

@@ -95,8 +95,8 @@ def test_what_does_not_fit_is_refused(moving, tmp_path) -> None:
         ({"dataset": "ucf101", "data_dir": str(tmp_path)}, DatasetError, "ucf101 was not found"),
         ({"dataset": str(tmp_path)}, DatasetError, "must hold train/ and test/"),
         ({"architecture": "small_cnn", "width": 2, "depth": None}, ConfigError, "--frames 3 is of clips"),
-        ({"architecture": "small_cnn", "width": 2, "depth": None, "frames": None, "dataset": "ucf101"}, DatasetError,
-         "ucf101 is a set of videos, and the network takes images"),
+        ({"architecture": "small_cnn", "width": 2, "depth": None, "frames": None, "stride": 12.0,
+          "dataset": "ucf101"}, DatasetError, "ucf101 is a set of videos, and the network takes images"),
         ({"architecture": "x3d_xs", "width": -1.0}, ConfigError, "width=-1.0 must be a number above 0"),
     ):  # fmt: skip
         line: dict[str, Any] = {"dataset": str(moving), "out": str(tmp_path / "out"), **options}
