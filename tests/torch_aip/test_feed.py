@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from itertools import islice
 
 import numpy as np
@@ -103,6 +104,9 @@ def test_no_thread_and_no_process_is_left_when_fit_raises(options, view_set):
     distiller = Distiller(a_network(), a_network(seed=1))
     with pytest.raises(Stop) as caught:  # which keeps the frames, and all that is in them
         distiller.fit(view_loader(view_set, BATCH, **options), callbacks=[stop], verbose=False)
+    end = time.monotonic() + 20  # a queue's own thread goes when the system lets it run
+    while not set(threading.enumerate()) <= before and time.monotonic() < end:
+        time.sleep(0.01)
     assert caught.tb is not None and set(threading.enumerate()) <= before and not multiprocessing.active_children()
 
 
