@@ -7,10 +7,13 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # process, -n 8 in eight.
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-tf215 lint bench clean
+.PHONY: demo demo-audio test test-tf215 lint bench clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/python -m keras_aip demo $(ARGS)
+
+demo-audio: $(VENV)/.demo
+	$(VENV)/bin/python -m keras_aip demo-audio $(ARGS)
 
 test: $(VENV)/.test
 	$(VENV)/bin/python $(PYTEST) $(ARGS)

@@ -13,6 +13,7 @@ from bridge.errors import ConfigError
 from bridge.shell import Command, quiet_start
 from bridge.shell import main as run_program
 from bridge.teachers.options import CardConfig, ConvertConfig, ExportConfig, TeachersConfig, VerifyConfig
+from bridge.teachers.serve import ServeConfig, serve
 
 ABOUT = "Views of one image, and teacher folders that both backends load."
 
@@ -38,6 +39,8 @@ def _export(config: ExportConfig) -> None:
     out = place_of(config)
     size = "any size" if card.input_size is None else " × ".join(map(str, card.input_size))
     size += {"image": " pixels", "audio": " samples", "video": " (frames, height, width)"}[card.kind]
+    if card.rate and card.input_size:
+        size += f" ({card.input_size[0] / card.rate:g} s at {card.rate:,} Hz)"
     print(f"{card.kind} teacher, {size}, {card.classes} classes, {card.parameters:,} parameters. Written to {out}.")
     if card.accuracy:
         count = f"{n:,} of " if (n := card.accuracy.get("n")) else ""
@@ -68,7 +71,7 @@ def _verify(config: VerifyConfig) -> None:
     with progress_bar("asking", "inputs", views + noise_of(card)) as advance:
         found = verify(
             folder, image=config.image, views=views, seed=config.seed, batch_size=batch_size, videos=config.videos,
-            on_progress=advance,
+            audio=config.audio, on_progress=advance,
         )  # fmt: skip
     agreement = f"agreement on {views:,} {'clips' if card.kind == 'video' else 'views'}"
     print(f"{'':20s}  largest difference  {agreement}  ms per {batch_size}")
@@ -103,6 +106,7 @@ COMMANDS = {
     "verify": Command(VerifyConfig, _verify, smoke={"views": 64}, aliases={}),
     "convert": Command(ConvertConfig, _convert, smoke={"views": 64}, aliases={}),
     "teachers": Command(TeachersConfig, _teachers, smoke={}, aliases={}),
+    "serve": Command(ServeConfig, serve, smoke={}, aliases={}),
     "card": Command(CardConfig, _card, smoke={}, aliases={}),
 }
 

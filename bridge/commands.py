@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,24 @@ from bridge.errors import ConfigError, DatumError
 from bridge.shell import Command
 
 if TYPE_CHECKING:
-    from bridge.datum.views import SampleSet
+    from bridge.datum.views import CountedSet
+    from bridge.measuring import AnyData
 
 _PIXELS_AT_A_TIME = 2**23
 """Rendered before they are written: 96 MiB. An interruption loses no more."""
+_SAMPLES_AT_A_TIME = 2**20
+"""The same of sounds, which need some 100 bytes for each meanwhile."""
 _WIDEST = 1280
 """Pixels of a strip of frames in a picture."""
+_WIDEST_ROW = 1600
+"""Pixels of a row of spectrograms, where there is more than one in it."""
+_LARGEST_PICTURE = 2**25
+"""Pixels or samples of all views of a picture."""
+_KINDS = ("base", "augmented", "mixed")
+_HEARD, _HEARD_SECONDS, _PAUSE = 8, 30, 0.3
+"""Views in a file to listen to, at most; how long it may be if that makes less; and the silence after each."""
+_OF_IMAGES = ("image", "patches", "frames", "motion", "image_size", "rate")
+_OF_SOUNDS = ("audio", "sample_rate", "seconds", "mixing_on")
 
 # The reference's own spellings of options of `distill`.
 REFERENCE = {
@@ -36,67 +49,119 @@ SMOKE: dict[str, dict[str, Any]] = {
 
 
 def views(config: ViewsConfig) -> None:
-    """Write a picture of what the student will see and, if asked for, the views or clips themselves.
+    """Write a picture of what the student will see or hear and, if asked for, the views or clips themselves.
+
+    Of sounds the picture shows spectrograms, and beside it stands a wav of several.
 
     Raises:
         AipError: of the kind that names what is wrong.
     """
-    from bridge.datum.export import write_views
-    from bridge.datum.preview import base_views, previews, to_bytes
-    from bridge.datum.render import render
-    from bridge.files import atomic_write
+    from bridge.datum.audio import AudioSet
+    from bridge.datum.preview import heard, previews
     from bridge.grids import image_grid, png_bytes
 
-    if config.image is None:
-        raise ConfigError("Which image? Give --image FILE.")
+    _refuse_other_kind(config)
     view_set = _view_set(config)
-    frames = getattr(view_set.recipe, "frames", None)
-    what = "views" if frames is None else "clips"
+    recipe, sounds = view_set.recipe, config.audio is not None
+    frames = getattr(recipe, "frames", None)
     image_format = _file_type(config, frames)
     if config.kind == "base" and view_set.views is not None and config.count > view_set.views:
         raise ConfigError(
-            f"--count {config.count} is more than the {view_set.views} distinct base {what}; raise --views (None: no "
-            "limit) or write --kind augmented."
+            f"--count {config.count} is more than the {view_set.views} distinct base {_what(frames)}; raise --views "
+            "(None: no limit) or write --kind augmented."
         )
     out = Path(config.out)
-    mixing = mixing_of(config, view_set.recipe)
-    # Of clips one strip of frames in each row.
-    columns = config.grid if frames is None else 1
+    mixing = mixing_of(config, recipe)
+    columns = _columns(config, frames, recipe.pixels)
     pictures = previews(view_set, mixing, config.grid * columns)
-    scale = max(1, 64 // view_set.recipe.size)
-    for name, (caption, images) in zip(("base", "augmented", "mixed"), pictures.items()):
+    for name, (caption, images) in zip(_KINDS, pictures.items()):
         path = out / f"{name}.png"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            picture = image_grid(_narrowed(images) if frames else images, columns=columns, scale=scale)
-            atomic_write(path, png_bytes(picture))
-        except OSError as error:
-            raise DatumError(f"Cannot write {path}: {error.strerror}. Choose another --out.") from error
-        print(f"{path}: {len(images)} {what if frames is None else f'clips of {frames} frames'}, {caption}")
-    if not config.count:
-        return
+        images = _narrowed(images) if columns == 1 else images
+        scale = max(1, min(2, _WIDEST_ROW // (columns * images.shape[2]))) if sounds else max(1, 64 // recipe.size)
+        _write(path, png_bytes(image_grid(images, columns=columns, scale=scale)))
+        shown = f"clips of {frames} frames" if frames else f"views of {recipe.seconds:g} s" if sounds else "views"
+        print(f"{path}: {len(images)} {shown}, {caption}")
+    if isinstance(view_set, AudioSet):
+        count = min(config.grid * columns, _HEARD, max(2, int(_HEARD_SECONDS / recipe.seconds)))
+        played = heard(view_set, mixing, count)
+        for name, waveforms in zip(_KINDS, played.values()):
+            _write(out / f"{name}.wav", _one_after_the_other(waveforms, recipe.rate))
+            print(f"{out / name}.wav: the first {f'{count} of them, one after the other' if count > 1 else 'of them'}")
+        if len(played) < len(_KINDS):
+            (out / "mixed.wav").unlink(missing_ok=True)  # of other options
+            print("Spectrograms that were mixed cannot be listened to.")
+    if config.count:
+        _write_files(config, view_set, image_format)
+
+
+def _write_files(config: ViewsConfig, view_set: CountedSet, image_format: str) -> None:
+    """The views, clips or sounds themselves, with a manifest."""
+    from bridge.datum.export import write_views
+    from bridge.datum.preview import base_views, to_bytes
+    from bridge.datum.render import render
+
     # The reference stores base views and augments them in training; both kinds are written without remainder.
     chosen = base_views(view_set) if config.kind == "base" else view_set
+    recipe, frames = chosen.recipe, getattr(chosen.recipe, "frames", None)
+    if config.audio is not None:
+        about, size, rate = {"samples": recipe.samples}, f"{recipe.seconds:g} s at {recipe.rate} Hz", recipe.rate
+    elif frames:
+        about, rate = {"size": recipe.size, "frames": frames, "motion": config.motion}, config.rate
+        size = f"{recipe.size} pixels, {frames} frames at {rate:g} per second"
+    else:
+        about, size, rate = {"size": recipe.size}, f"{recipe.size} pixels", config.rate
     manifest = {
-        "source": view_set.source.name, "source_sha256": view_set.source.sha256, "recipe": chosen.recipe.digest,
-        "kind": config.kind, "size": chosen.recipe.size, "views": config.views, "seed": config.seed,
-        **({} if frames is None else {"frames": frames, "motion": config.motion}),
+        "source": view_set.source.name, "source_sha256": view_set.source.sha256, "recipe": recipe.digest,
+        "kind": config.kind, "views": config.views, "seed": config.seed, **about,
     }  # fmt: skip
+    at_once = _PIXELS_AT_A_TIME if config.audio is None else _SAMPLES_AT_A_TIME
     written = write_views(
-        lambda n: to_bytes(render(chosen, np.asarray(n))), config.count, out / "files", layout=config.layout,
-        image_format=image_format, rate=config.rate, batch=max(1, min(256, _PIXELS_AT_A_TIME // chosen.recipe.pixels)),
-        manifest=manifest,
+        lambda n: to_bytes(render(chosen, n)) if config.audio is None else render(chosen, n), config.count,
+        Path(config.out) / "files", layout=config.layout, image_format=image_format, rate=rate,
+        batch=max(1, min(256, at_once // recipe.pixels)), manifest=manifest,
     )  # fmt: skip
-    size = f"{chosen.recipe.size} pixels" + (f", {frames} frames at {config.rate:g} per second" if frames else "")
-    print(f"{out / 'files'}: {config.count} {config.kind} {what} of {size}, {written} written now")
+    print(
+        f"{Path(config.out) / 'files'}: {config.count} {config.kind} {_what(frames)} of {size}, {written} written now"
+    )
 
 
-def _view_set(config: ViewsConfig) -> SampleSet:
-    """What is looked at: clips where --frames or --recipe video is given, else images."""
+def _what(frames: int | None) -> str:
+    return "views" if frames is None else "clips"
+
+
+def _refuse_other_kind(config: ViewsConfig) -> None:
+    """Refuse options of images where there is a sound, and the other way round."""
+    if config.image is None and config.audio is None:
+        raise ConfigError("Which image? Give --image FILE, or --audio FILE of a sound.")
+    sounds = config.audio is not None
+    names = _OF_IMAGES if sounds else _OF_SOUNDS
+    given = {name: value for name in names if (value := getattr(config, name)) != getattr(ViewsConfig, name)}
+    for name, of_sounds in (("recipe", ("audio", "crop")), ("image_format", ("wav",))):
+        value = getattr(config, name)
+        if value is not None and (value in of_sounds) != sounds:
+            given[name] = value
+    if not given:
+        return
+    options = [f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in given.items()]
+    listed = ", ".join(options[:-1]) + " and " * (len(options) > 1) + options[-1]
+    kind, datum = (
+        ("images", f"--audio {config.audio} a sound") if sounds else ("sounds", f"--image {config.image} is none")
+    )
+    verb = "is" if len(options) == 1 else "are"
+    raise ConfigError(f"{listed} {verb} of {kind}, and {datum}; leave out the one or the other.")
+
+
+def _view_set(config: ViewsConfig) -> CountedSet:
+    """What is looked at: sounds if there is --audio, clips if --frames or --recipe video is given, else images."""
+    from bridge.datum.audio import make_audio_set
     from bridge.datum.video import make_clip_set
     from bridge.datum.video_recipes import VideoRecipe
     from bridge.datum.views import make_view_set
 
+    if config.audio is not None:
+        return make_audio_set(
+            config.audio, config.sample_rate, config.seconds, config.recipe, views=config.views, seed=config.seed
+        )
     frames = config.frames or (VideoRecipe.frames if config.recipe == "video" else None)
     if frames is None:
         for option in ("motion", "rate"):
@@ -120,6 +185,8 @@ def _file_type(config: ViewsConfig, frames: int | None) -> str:
     """Of the files to be written; what cannot be written is refused."""
     from bridge.datum.clip_files import check_writable
 
+    if config.audio is not None:
+        return "wav"
     chosen = config.image_format or ("png" if frames is None else "mp4")
     if frames is None and chosen == "mp4":
         raise ConfigError("--image-format mp4 is of clips; say how many --frames each has, or choose png or jpg.")
@@ -130,6 +197,38 @@ def _file_type(config: ViewsConfig, frames: int | None) -> str:
             raise ConfigError("--frames 1 makes no video; give 2 or more, or leave out --frames to write images.")
         check_writable(config.rate)
     return chosen
+
+
+def _columns(config: ViewsConfig, frames: int | None, values: int) -> int:
+    """Views beside each other in a picture; of clips one strip of frames, of long sounds as many as there is room."""
+    # A spectrogram has 100 columns per second, shown twice as wide.
+    room = config.grid if config.audio is None else max(1, int(_WIDEST_ROW / (200 * config.seconds)))
+    columns = min(config.grid, room) if frames is None else 1
+    if config.grid * columns * values > _LARGEST_PICTURE:
+        rows = _LARGEST_PICTURE // values
+        most = max(1, math.isqrt(rows) if columns == config.grid else rows // columns)
+        raise ConfigError(
+            f"--grid {config.grid} asks for a picture of {config.grid * columns:,} {_what(frames)}, too large to look "
+            f"at: give at most --grid {most}. With --count as many as wanted are written as files."
+        )
+    return columns
+
+
+def _one_after_the_other(waveforms: np.ndarray, rate: int) -> bytes:
+    """float32 [count, samples] → a wav file with a short pause after each."""
+    from bridge.datum.audio_files import encode_wav
+
+    return encode_wav(np.pad(waveforms, ((0, 0), (0, round(_PAUSE * rate)))).ravel(), rate)
+
+
+def _write(path: Path, content: bytes) -> None:
+    from bridge.files import atomic_write
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, content)
+    except OSError as error:
+        raise DatumError(f"Cannot write {path}: {error.strerror}. Choose another --out.") from error
 
 
 def _narrowed(strips: np.ndarray) -> np.ndarray:
@@ -149,42 +248,27 @@ def measure(
     load_teacher: Callable[..., Any],
     evaluate: Callable[..., Any],
     load_video: Callable[..., Any] | None = None,
+    load_audio: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a network, print what came out and, if asked for, write it.
 
     Args:
         config: resolved options.
         load, load_teacher, evaluate: the backend's.
-        load_video: its way to videos; None where it has no networks for them.
+        load_video, load_audio: its ways to videos and to sounds; None where it has no networks for them.
 
     Raises:
         AipError: of the kind that names what is wrong.
     """
-    from bridge.clips import sampling_of, thinned_videos
-    from bridge.datasets import check_classes, thinned
     from bridge.files import atomic_write, json_text
-    from bridge.measuring import takes_clips
+    from bridge.measuring import at_most
 
     if config.model is None:
         raise ConfigError("Which network? Give --model FOLDER, such as runs/distill/student.")
     model = load_teacher(config.model, dataset=config.dataset)
     teacher = load_teacher(config.teacher, dataset=config.dataset) if config.teacher else None
-    size = model.input_size
-    if size and len(size) == 3 and load_video is None:
-        raise ConfigError(f"{config.model} takes clips, and video is torch_aip's: python -m torch_aip evaluate …")
-    if size and len(size) not in (2, 3):
-        raise ConfigError(f"{config.model} takes neither images nor clips; only networks that do are measured here.")
-    name = config.testdir or config.dataset
-    where = {"split": config.split, "class_names": model.class_names, "data_dir": config.data_dir}
-    data: Any
-    if takes_clips(name, size) and load_video:
-        data = load_video(name, **where, **sampling_of(config, size))
-        data = thinned_videos(data, 16) if config.smoke else data
-    else:
-        refuse_video_options(config, str(config.model))
-        data = load(name, image_size=size[0] if size else None, **where)
-        data = thinned(data, 512) if config.smoke else data
-    data = check_classes(data, model.classes or 0, model.class_names)
+    data = measured_on(config, model, config.testdir or config.dataset, load, load_video, load_audio)
+    data = at_most(data, 512, 16)[0] if config.smoke else data
     result = evaluate(model, data, teacher=teacher, batch_size=config.batch_size)
     if result["student_top1"] is None and teacher is None:
         raise ConfigError(f"{config.dataset} has no labels; give --teacher FOLDER to measure agreement with it.")
@@ -193,6 +277,50 @@ def measure(
     if config.out:
         atomic_write(Path(config.out), text)
     return result
+
+
+def measured_on(
+    config: Any,
+    model: Any,
+    name: str,
+    load: Callable[..., Any],
+    load_video: Callable[..., Any] | None = None,
+    load_audio: Callable[..., Any] | None = None,
+    **how: Any,
+) -> AnyData:
+    """Load what a network is measured on: images, videos or sounds, as it takes them.
+
+    Args:
+        config: of a command that measures `model`, which it names: with split, data_dir and the options of video.
+        model: a teacher of a backend.
+        name: of the set, or its path.
+        load, load_video, load_audio: the backend's; None where it has no networks for videos or sounds.
+        how: further arguments of `load` and `load_audio`.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    from bridge.clips import sampling_of
+    from bridge.datasets import check_classes
+    from bridge.measuring import takes_clips, takes_sounds
+
+    size = model.input_size
+    if size and len(size) == 3 and load_video is None:
+        raise ConfigError(f"{config.model} takes clips, and video is torch_aip's: give the same line to python -m torch_aip.")
+    if size and len(size) == 1 and (load_audio is None or model.rate is None):
+        why = "only networks for images are measured here" if load_audio is None else "nobody knows at which rate"
+        raise ConfigError(f"{config.model} takes waveforms; {why}.")
+    where = {"split": config.split, "class_names": model.class_names, "data_dir": config.data_dir}
+    data: Any
+    if takes_sounds(name, size) and load_audio:
+        refuse_video_options(config, str(config.model), "sounds")
+        data = load_audio(name, rate=model.rate, seconds=size[0] / model.rate, **where, **how)
+    elif takes_clips(name, size) and load_video:
+        data = load_video(name, **where, **sampling_of(config, size))
+    else:
+        refuse_video_options(config, str(config.model))
+        data = load(name, image_size=size[0] if size else None, **where, **how)
+    return check_classes(data, model.classes or 0, model.class_names)
 
 
 VIEWS = Command(ViewsConfig, views, smoke={"grid": 4}, aliases={})

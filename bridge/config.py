@@ -6,25 +6,21 @@ written into the run folder.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
 from tyro.conf import Suppress
 
+from bridge.datum.audio_recipes import AudioRecipe
 from bridge.datum.mixing import KINDS, Mixing
 from bridge.datum.recipes import ImageRecipe
 from bridge.datum.video_recipes import VideoRecipe
 from bridge.errors import ConfigError, RecipeError
-from bridge.names import hint
 
+_OF_SOUNDS = ("audio", "spec_augment", "sample_rate", "seconds", "front_end", "shift", "noisy")
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "step", "cosine"]
 
@@ -49,14 +45,17 @@ class ViewOptions:
 
     image: str | None = None
     """An image, a folder of images, "sklearn:china.jpg", "control:noise" or "control:constant"."""
+    audio: str | None = None
+    """For teachers that take sounds: a sound file (wav, flac, ogg, mp3), "control:noise" or "control:constant"."""
     patches: bool = False
     """The image folder holds ready-made patches: only augment them."""
     frames: int | None = None
     """Frames of a fake clip of the image set in motion; None: those of the teacher, and where it takes images none."""
     motion: Literal["linear", "smooth", "none"] = "linear"
     """Of fake clips: a box straight to another; on a curve, turning (ours); or standing still, a control (ours)."""
-    recipe: Literal["cifar", "steady", "imagenet", "video"] | None = None
-    """How views are made; "steady" has neither jitter nor black; None: "video" for clips, below 96 pixels "cifar"."""
+    recipe: Literal["cifar", "steady", "imagenet", "video", "audio", "crop"] | None = None
+    """How views are made; "steady" has neither jitter nor black; None: "video" for clips, below 96 pixels "cifar"; of
+    sounds "audio", or "crop": nothing but pieces of the clip."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's (or 32, of clips 160)."""
     views: int | None = 50_000
@@ -66,9 +65,12 @@ class ViewOptions:
     mixing: Literal["cutmix", "mixup", "both", "none", "reference_cutmix"] = "cutmix"
     """How views are mixed before the teacher sees them; reference_cutmix cuts clips wrongly, as the reference does."""
     mixing_alpha: float | None = None
-    """λ ~ Beta(alpha, alpha); None: 0.25 with the cifar recipe, 1 with the imagenet and video ones (reference code)."""
+    """λ ~ Beta(alpha, alpha); None: 0.25 with the cifar recipe, 1 with the imagenet and video ones (reference code),
+    and with sounds (ours)."""
     mixing_per: Literal["batch", "sample"] = "batch"
     """One box and λ for the whole batch (reference code), or for each sample (ours)."""
+    mixing_on: Literal["input", "spectrogram"] = "input"
+    """Of sounds: mixes waveforms, or spectrograms, where teacher and student share a front end."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +87,50 @@ class VideoOptions:
     """Which of the official splits of UCF101."""
 
 
-def refuse_video_options(config: Any, taker: str) -> None:
-    """Raises: ConfigError: an option of clips is given where there are only images.
+def refuse_video_options(config: Any, taker: str, what: str = "images") -> None:
+    """Raises: ConfigError: an option of clips is given where there are only images or sounds.
 
     Args:
         config: of a command with some of the options of video.
-        taker: what takes images, for the message.
+        taker: what takes them, for the message.
+        what: it takes.
     """
     fields = {
         field.name: field.default for field in (*dataclasses.fields(VideoOptions), *dataclasses.fields(ViewOptions))
     }
     for name in ("frames", "motion", "clips", "spatial", "stride", "fold"):
         if (value := getattr(config, name, fields[name])) != fields[name]:
-            raise ConfigError(f"--{name} {value} is of clips, and {taker} takes images; leave it out.")
+            raise ConfigError(f"--{name} {value} is of clips, and {taker} takes {what}; leave it out.")
+
+
+def refuse_sound_options(config: Any, taker: str) -> None:
+    """Raises: ConfigError: an option of sounds is given where there are only images or clips; as above."""
+    refuse_options(config, _OF_SOUNDS, "sounds", f"{taker} takes none")
+
+
+def refuse_options(config: Any, names: Sequence[str], what: str, why: str) -> None:
+    """Raises: ConfigError: one of these options has another value than its default.
+
+    Args:
+        config: of a command with some of them.
+        names: of options.
+        what: they are of.
+        why: they do not go here.
+    """
+    for field in dataclasses.fields(config):
+        if field.name in names and (value := getattr(config, field.name)) != field.default:
+            flag = field.name.replace("_", "-")
+            given = f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
+            raise ConfigError(f"{given} is of {what}, and {why}; leave it out.")
 
 
 @dataclass(frozen=True)
 class DistillConfig(VideoOptions, ViewOptions, Common):
-    """Distil a teacher into a student from one image."""
+    """Distil a teacher into a student from one image, or from one sound."""
 
     dataset: str = "digits"
-    """What both are measured on afterwards: digits, cifar10, cifar100, a folder with a folder per class, or an .npz."""
+    """What both are measured on afterwards: digits, cifar10, cifar100, speech_commands, a folder with a folder per
+    class, or an .npz."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     testdir: str | None = None
@@ -115,7 +140,8 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
     teacher: str | None = None
     """A teacher folder, or its name under $AIP_TEACHERS (default: ./teachers)."""
     student: str = "wrn_16_4"
-    """The student's architecture, such as wrn_16_4, resnet20, vgg11, small_cnn or (PyTorch) resnet50."""
+    """The student's architecture, such as wrn_16_4, resnet20, vgg11, small_cnn, (PyTorch) resnet50 or (Keras, of
+    sounds) dscnn_s."""
     student_width: int | float | None = None
     """Width of small_cnn, resnet18, …, or (PyTorch) of X3D; None takes its default."""
     student_depth: float | None = None
@@ -130,6 +156,9 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
     """kl, soft_cross_entropy, logit_mse, l1, jensen_shannon, argmax, dist or dkd."""
     tau_squared: bool = False
     """Multiply the loss by τ²."""
+    spec_augment: int = 0
+    """Of sounds: masks of time and as many of frequency in each spectrogram (Park et al. 2019), which the teacher is
+    shown too; where teacher and student share a front end."""
     batch_size: int = 512
     """Views per step over all devices."""
     epochs: int = 1000
@@ -164,6 +193,8 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
     """Processes that draw views on the host; 0: a thread; None: by what there is (PyTorch)."""
     store_teacher: str | None = None
     """Folder for the teacher's answers: it answers the first epoch's views once; later epochs, students reuse them."""
+    query_budget: int | None = None
+    """Of a teacher behind an address: images it may be asked about in all, over all runs with that --store-teacher."""
     strategy: Literal["one_device", "mirrored", "multi_worker", "tpu", "auto"] = "auto"
     """Over which devices: one, all GPUs, the hosts of $TF_CONFIG, a TPU, or what is there. PyTorch: by torchrun."""
     steps_per_execution: int = 1
@@ -176,11 +207,11 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
 
 @dataclass(frozen=True)
 class TrainTeacherConfig(VideoOptions, Common):
-    """Train a teacher on labelled images or (PyTorch) videos, the ordinary way."""
+    """Train a teacher on labelled images, (Keras) sounds or (PyTorch) videos, the ordinary way."""
 
     dataset: str = "digits"
     """digits, cifar10, cifar100, an .npz with x_train, or a folder with train/ and test/, each with class folders; for
-    networks that take clips ucf101, k400, or such a folder of videos."""
+    networks that take clips ucf101, k400, or such a folder of videos; for sounds speech_commands, or such a folder."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     architecture: str = "small_cnn"
@@ -201,8 +232,20 @@ class TrainTeacherConfig(VideoOptions, Common):
     network's own."""
     frames: int | None = None
     """Frames of a clip, of networks for video; None: that of --init, or the network's own."""
+    sample_rate: int = 16_000
+    """Of sounds: samples per second; files at another rate are resampled."""
+    seconds: float = 1.0
+    """Of sounds: length; longer files are cut into pieces, shorter ones get silence behind them."""
+    front_end: str | None = None
+    """Of networks for sounds: mfcc or log_mel, with settings as log_mel:bands=40,hop=160; None: the network's own."""
+    shift: float = 0.1
+    """Of sounds: by how many seconds at most they are shifted either way (TensorFlow's example)."""
+    noisy: float = 0.8
+    """Of sounds: to which share of them background noise is added (TensorFlow's example)."""
+    spec_augment: int = 1
+    """Of sounds: masks of time and as many of frequency in each spectrogram (Park et al. 2019; the number is ours)."""
     epochs: int = 30
-    """Passes over the training images or videos, of each of which a random clip is seen."""
+    """Passes over the training images, sounds or videos, of each of which a random clip is seen."""
     steps_per_epoch: int | None = None
     """Steps per epoch; None: as many as they fill."""
     batch_size: int = 128
@@ -233,7 +276,8 @@ class EvaluateConfig(VideoOptions, Common):
     """The folder of the network to measure (a run folder's student/, or a teacher folder)."""
     dataset: str = "digits"
     """digits, cifar10, cifar100, a folder with a folder per class, a flat folder of unlabelled images, or an .npz; for
-    networks that take clips k400, ucf101, such a folder of videos, or their official lists."""
+    networks that take clips k400, ucf101, such a folder of videos, or their official lists; for sounds speech_commands,
+    or such a folder of sounds."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     testdir: str | None = None
@@ -250,7 +294,7 @@ class EvaluateConfig(VideoOptions, Common):
 
 @dataclass(frozen=True)
 class ViewsConfig(ViewOptions, Common):
-    """Look at the views or fake clips of one image, or write them to disk."""
+    """Look at the views or fake clips of one image, or at those of one sound, or write them to disk."""
 
     out: str = "runs/views"
     """Folder for the picture and, with --count, the views."""
@@ -260,8 +304,12 @@ class ViewsConfig(ViewOptions, Common):
     """How many views or clips to write as files; 0 writes only the picture."""
     layout: Literal["folder", "tar"] = "folder"
     """Folders of 1,000 files, or tar shards."""
-    image_format: Literal["png", "jpg", "mp4"] | None = None
-    """File type: png or jpg of views, mp4 of clips; None: png or mp4."""
+    image_format: Literal["png", "jpg", "mp4", "wav"] | None = None
+    """File type: png or jpg of views, mp4 of clips, wav of sounds; None: by what they are."""
+    sample_rate: int = 16_000
+    """Of sounds: samples per second."""
+    seconds: float = 1.0
+    """Of sounds: length of a view."""
     rate: float = 12.0
     """Frames per second of written clips; the reference shows 8 frames in 2/3 s."""
     kind: Literal["base", "augmented"] = "base"
@@ -282,6 +330,8 @@ class SweepConfig(Common):
     """The preset all runs start from."""
     image: str | None = None
     """The image of all runs, as for `distill`."""
+    audio: str | None = None
+    """The sound of all runs, as for `distill`."""
     teacher: str | None = None
     """The teacher of all runs, as for `distill`."""
     seeds: int = 3
@@ -327,130 +377,32 @@ class DemoConfig(Common):
     """Seed of the student and its views."""
 
 
-Config = TypeVar("Config")
+@dataclass(frozen=True)
+class DemoAudioConfig(Common):
+    """Train a teacher on sounds made by formula, distil it from babble, and measure what the student learned."""
+
+    audio: str | None = None
+    """The one clip to learn from: a sound file, or "control:noise"; None: half a minute of babble, made by formula."""
+    out: str = "runs/demo-audio"
+    """Where everything is written."""
+    seed: int = 0
+    """Seed of the student and its views."""
 
 
-def updated(config: Config, values: Mapping[str, Any], origin: str) -> Config:
-    """Replace fields of a config, converting plain YAML values.
-
-    Raises:
-        ConfigError: an unknown key, naming the nearest known one.
-    """
-    known = {field.name: field.type for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    clean = {str(key).replace("-", "_"): value for key, value in values.items()}
-    for key in clean:
-        if key not in known:
-            raise ConfigError(
-                f"{origin} has an unknown key {key!r}; known: {', '.join(sorted(known))}.{hint(key, known)}"
-            )
-        if isinstance(value := clean[key], str) and "float" in str(known[key]):  # YAML reads 1e-3 as text
-            with contextlib.suppress(ValueError):
-                clean[key] = float(value)
-        if isinstance(value, Mapping) and isinstance(before := getattr(config, key), Mapping):
-            clean[key] = {**before, **value}
-    return dataclasses.replace(config, **clean)  # type: ignore[type-var]
-
-
-def mixing_of(options: ViewOptions, recipe: ImageRecipe | VideoRecipe) -> Mixing:
-    """The mixing the options ask for, with the reference's λ for the recipe where none is given.
+def mixing_of(options: ViewOptions, recipe: ImageRecipe | VideoRecipe | AudioRecipe) -> Mixing:
+    """The mixing the options ask for, with the reference's λ for the recipe where none is given (of sounds: ours).
 
     Raises:
-        RecipeError: a mixing of clips for a recipe of images.
+        RecipeError: a mixing that what the recipe makes cannot have.
     """
-    alpha, of_clips = options.mixing_alpha, isinstance(recipe, VideoRecipe)
+    alpha, of_clips, of_sounds = options.mixing_alpha, isinstance(recipe, VideoRecipe), isinstance(recipe, AudioRecipe)
     if alpha is None:
-        by_area = of_clips or (recipe.augmentation is not None and recipe.augmentation.area is not None)
+        by_area = of_clips or of_sounds or (recipe.augmentation is not None and recipe.augmentation.area is not None)
         alpha = 1.0 if by_area else 0.25
-    mixing = Mixing(options.mixing, alpha, options.mixing_per)
+    mixing = Mixing(options.mixing, alpha, options.mixing_per, on=options.mixing_on)
     if mixing.kind not in KINDS and not of_clips:
-        raise RecipeError(f"--mixing {mixing.kind} cuts frames, and images have none; use one of {', '.join(KINDS)}.")
+        what = "sounds" if of_sounds else "images"
+        raise RecipeError(f"--mixing {mixing.kind} cuts frames, and {what} have none; use one of {', '.join(KINDS)}.")
+    if mixing.on != "input" and not of_sounds:
+        raise RecipeError(f"--mixing-on {mixing.on} is of sounds; images and clips are mixed as they are.")
     return mixing
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file of options as a dictionary.
-
-    Raises:
-        ConfigError: the file is missing, unreadable or no mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold 'option: value' lines; it holds {type(values).__name__}.")
-    return values
-
-
-def check(config: Any, whole: bool = True) -> None:
-    """Refuse numbers that cannot work, before anything is loaded.
-
-    Args:
-        config: of any command.
-        whole: all options are there; else those that depend on each other are not compared yet.
-
-    Raises:
-        ConfigError: naming the option, its value and what is allowed.
-    """
-    positive = ("batch_size", "epochs", "steps_per_epoch", "views", "image_size", "temperature", "learning_rate")
-    positive += ("steps_per_execution", "threads", "grid", "mixing_alpha", "student_width", "width", "seeds")
-    positive += ("clip_norm", "accumulate", "frames", "clips", "stride", "rate", "depth", "student_depth")
-    not_negative = ("weight_decay", "l2", "seed", "count", "cutout", "pad", "workers")
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        flag = "--" + field.name.replace("_", "-")
-        annotation = _ALIASES.get(str(field.type), str(field.type))
-        if not _is_of(value, annotation):
-            raise ConfigError(f"{flag} (={value!r}) must be {annotation.replace('typing.', '')}.")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value) or (field.name in positive and value <= 0):
-                raise ConfigError(f"{flag} (={value}) must be a positive number.")
-            if field.name in not_negative and value < 0:
-                raise ConfigError(f"{flag} (={value}) must not be negative.")
-            if field.name == "seed" and value >= 2**64:
-                raise ConfigError(f"--seed (={value}) must be below 2**64.")
-            if field.name == "warmup" and not 0 <= value < 1:
-                raise ConfigError(f"--warmup (={value}) is a share of all steps and must be in [0, 1).")
-            if field.name == "ema" and not 0 < value < 1:
-                raise ConfigError(f"--ema (={value}) is a decay per step and must lie between 0 and 1, such as 0.999.")
-    if whole and isinstance(config, DistillConfig):
-        _check_steps(config)
-    if getattr(config, "warmup", 0) and getattr(config, "schedule", "") != "cosine":
-        raise ConfigError(f"--warmup (={config.warmup}) needs --schedule cosine.")
-    if hasattr(config, "optimizer") and config.weight_decay and config.optimizer != "adamw":
-        raise ConfigError(f"--weight-decay (={config.weight_decay}) needs --optimizer adamw.")
-
-
-def _check_steps(config: DistillConfig) -> None:
-    if config.steps_per_epoch is None and config.views is None and not config.patches:
-        raise ConfigError("Endless views (--views None) need --steps-per-epoch.")
-    if config.steps_per_epoch is None and (config.patches or config.views is None):
-        return  # as many as there are patches
-    steps = config.steps_per_epoch or -(-(config.views or 0) // config.batch_size)
-    if steps % config.steps_per_execution and not config.smoke:
-        raise ConfigError(
-            f"--steps-per-epoch (={steps}{'' if config.steps_per_epoch else ', as many as the views fill'}) must be a "
-            f"multiple of --steps-per-execution (={config.steps_per_execution})."
-        )
-
-
-def _is_of(value: Any, annotation: str) -> bool:
-    """Whether a value fits an annotation such as "int | None" or "Literal['a', 'b']"; YAML brings anything."""
-    if value is None:
-        return "None" in annotation
-    if "Literal" in annotation:
-        return re.search(rf"[\[ ]{re.escape(repr(value))}[,\]]", annotation.replace('"', "'")) is not None
-    if isinstance(value, bool):
-        return "bool" in annotation
-    if isinstance(value, int):
-        return "int" in annotation or "float" in annotation
-    if isinstance(value, float):
-        return "float" in annotation
-    if isinstance(value, tuple | Mapping):
-        return ("tuple" if isinstance(value, tuple) else "Mapping") in annotation
-    return isinstance(value, str) and "str" in annotation
-
-
-_ALIASES = {"Optimizer": str(Optimizer), "Schedule": str(Schedule)}

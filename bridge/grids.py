@@ -57,5 +57,6 @@ def png_bytes(image: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    # Of large pictures the last per cent takes seconds.
+    Image.fromarray(image).save(buffer, format="PNG", optimize=image.size < 2**20)
     return buffer.getvalue()

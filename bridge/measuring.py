@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from bridge.audio_facts import AUDIO_FACTS
-from bridge.clips import LabelledVideos, readable_videos
-from bridge.datasets import check_classes, readable_rows
+from bridge.clips import LabelledVideos, readable_videos, thinned_videos
+from bridge.datasets import check_classes, readable_rows, thinned
 from bridge.errors import DatasetError
 from bridge.facts import FACTS, VIDEO_FACTS, Labelled
 from bridge.metrics import evaluate_logits
-from bridge.sounds import LabelledSounds, readable_sounds
+from bridge.sounds import LabelledSounds, readable_sounds, thinned_sounds
 
 AnyData = Labelled | LabelledVideos | LabelledSounds
 # Of one forward pass: 256 images of 224 pixels, 125 clips of 4 x 160 x 160 pixels, 16 of 16 x 224 x 224. Ours.
@@ -96,6 +96,32 @@ def check_kind(data: AnyData, who: str, input_size: Sequence[int | None] | None)
             f"{data.name} holds videos, and the {who} takes images of {list(input_size or ())} pixels: measure it on "
             "images."
         )
+
+
+def samples_of(data: AnyData) -> Any:
+    """The images, clips or waveforms of a set, as networks are asked about them."""
+    if isinstance(data, LabelledVideos):
+        return data.clips
+    return data.waveforms if isinstance(data, LabelledSounds) else data.images
+
+
+def at_most(data: AnyData, count: int, videos: int | None = None) -> tuple[AnyData, np.ndarray]:
+    """At most so many of the images, videos or sounds, evenly spaced, and which they are; none is decoded.
+
+    Args:
+        data: all of them.
+        count: of images and sounds.
+        videos: the same of videos; None: as many.
+    """
+    if isinstance(data, LabelledVideos):
+        total, count = len(data.clips.files), count if videos is None else videos
+    else:
+        total = len(samples_of(data))
+    if isinstance(data, LabelledSounds):
+        fewer: AnyData = thinned_sounds(data, count)
+    else:
+        fewer = thinned_videos(data, count) if isinstance(data, LabelledVideos) else thinned(data, count)
+    return fewer, np.linspace(0, total - 1, min(total, count)).astype(np.int64)
 
 
 def rows_at_once(batch_size: int, shape: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,9 +117,9 @@ def evaluate_logits(
             sums["student_top1"] += float((ranks < 1).sum())
             sums["student_top5"] += float((ranks < 5).sum())
             confidence = np.exp(student_log.max(axis=1))
-            # Bins are open below and closed above, as in Guo et al. 2017.
-            number = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-            bins += np.bincount(number, weights=(ranks < 1) - confidence, minlength=CALIBRATION_BINS)
+            bins += np.bincount(
+                calibration_bin(confidence), weights=(ranks < 1) - confidence, minlength=CALIBRATION_BINS
+            )
             if teacher is not None:
                 ranks = _ranks(teacher[rows], truth[rows])
                 sums["teacher_top1"] += float((ranks < 1).sum())
@@ -172,6 +173,46 @@ def per_class_accuracy(confusion: ArrayLike) -> NDArray[np.float64]:
     counts = np.asarray(confusion, dtype=np.float64)
     totals = counts.sum(axis=1)
     return np.divide(np.diag(counts), totals, out=np.full(len(counts), np.nan), where=totals > 0)
+
+
+class ClassAccuracies(NamedTuple):
+    """How well each class is recognised.
+
+    Attributes:
+        samples: int64 ``[classes]``: how many there are.
+        student: float64 ``[classes]``: share of them that the student names, in [0, 1]; NaN for a class without any.
+        teacher: the same of the teacher; ``None`` without one.
+    """
+
+    samples: NDArray[np.int64]
+    student: NDArray[np.float64]
+    teacher: NDArray[np.float64] | None
+
+
+def class_accuracies(
+    labels: ArrayLike, student_classes: ArrayLike, teacher_classes: ArrayLike | None, classes: int
+) -> ClassAccuracies:
+    """Compare student and teacher class by class.
+
+    Args:
+        labels: The true classes, integers ``[samples]`` in [0, classes).
+        student_classes: The student's guesses, integers ``[samples]`` in [0, classes).
+        teacher_classes: The teacher's, or ``None``.
+        classes: Number of classes.
+
+    Raises:
+        DatasetError: Labels or guesses that are not one integer in [0, classes) per sample.
+    """
+    confusion = confusion_matrix(labels, student_classes, classes)
+    teacher = (
+        None if teacher_classes is None else per_class_accuracy(confusion_matrix(labels, teacher_classes, classes))
+    )
+    return ClassAccuracies(confusion.sum(axis=1), per_class_accuracy(confusion), teacher)
+
+
+def calibration_bin(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which of 15 bins of equal width in [0, 1] each is in, open below and closed above (Guo et al. 2017)."""
+    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
 
 
 def _pieces(samples: int) -> Iterator[slice]:

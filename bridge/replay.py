@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bridge.datum.mixing import Mixing
 from bridge.datum.steps import Shown
 from bridge.datum.views import SampleSet
 from bridge.errors import ConfigError
+from bridge.teachers.asking import check_budget
 
 
 def identity_of(teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int) -> dict[str, Any]:
@@ -41,6 +43,44 @@ def identity_of(teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int) ->
         "mixing": dataclasses.asdict(mixing),
         "mixing_seed": seed,
     }
+
+
+def require_store(teacher: Any, store_teacher: Any) -> None:
+    """Refuse to train with a teacher who is asked outside of steps, if its answers are not stored.
+
+    Raises:
+        ConfigError: where to store them is not said.
+    """
+    if teacher.asked is not None and store_teacher is None:
+        raise ConfigError(
+            f"{teacher.asked.name} is no network that a training step could compute, and a step must not wait for it. "
+            "Say where its answers are to be stored: fit(..., store_teacher=FOLDER) (--store-teacher FOLDER)."
+        )
+
+
+def remember(teacher: Any, folder: str | Path, steps: int, batch: int) -> None:
+    """Let a teacher who is asked outside of steps look up and log its answers in the store's folder; before it is made.
+
+    Raises:
+        ConfigError: its budget is less than the views.
+        RunError: the log cannot be read.
+    """
+    if teacher.asked is not None:
+        check_budget(teacher.asked.budget, steps, batch)
+        teacher.asked.remember(folder)
+
+
+def first_guesses(
+    folder: str | Path, teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int, steps: int, batch: int, most: int
+) -> np.ndarray:
+    """The classes a teacher gave to the first of the stored views: int64 [up to most, by whole batches].
+
+    Raises:
+        RunError: the folder holds no such answers.
+    """
+    identity = identity_of(teacher, view_set, mixing, seed)
+    store = AnswerStore.open(folder, identity=identity, steps=steps, batch=batch, classes=teacher.classes, create=False)
+    return np.concatenate([store.read(step).argmax(-1) for step in range(min(steps, max(1, most // batch)))])
 
 
 def replay(store: AnswerStore, seed: int) -> Shown:

@@ -1,29 +1,44 @@
-"""A finished run as one HTML file that opens anywhere: no network, no script, light and dark, phone and desk.
-
-The charts are drawn as numbers for the template (``report.html.j2``), which escapes every text it is given.
-"""
+"""A finished run as one page (`bridge.html`); the charts are drawn as numbers for its template, ``report.html.j2``."""
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bridge.class_table import class_table
 from bridge.errors import RunError
-from bridge.files import atomic_write, plain
-from bridge.grids import image_grid, png_bytes
-from bridge.metrics import per_class_accuracy
+from bridge.files import plain
+from bridge.grids import image_grid
+from bridge.html import flat, number, percent, picture_url, sound_url, write_page
+from bridge.metrics import ClassAccuracies, per_class_accuracy
 
 NAMED_BARS = 40
 NUMBERED_CONFUSION = 20
 _CHART = {"width": 320, "height": 170, "left": 46, "right": 8, "top": 8, "bottom": 24}
 _POINTS_PER_CURVE = 600
 _TILE_PIXELS = 96
+PLAYERS = 6
+_SPECTROGRAM_COLUMNS, _SPECTROGRAM_ROW = 6, 1200
+
+
+class _Words(NamedTuple):
+    """What is called differently: samples, what the student does with them, what the teacher did."""
+
+    views: str
+    seen: str
+    saw: str
+
+
+_KINDS = {
+    "image": _Words("views", "seen", "saw"),
+    "video": _Words("clips", "seen", "saw"),
+    "sound": _Words("views", "heard", "heard"),
+}
 
 _FRACTIONS = (
     "teacher_top1",
@@ -47,7 +62,7 @@ _WORDS = {
     "source": "The one datum learned from",
     "student": "Student",
     "teacher": "Teacher",
-    "views": "Views seen in training",
+    "views": "{Views} {seen} in training",
     "steps": "Training steps",
     "seconds": "Time",
     "seed": "Seed",
@@ -70,6 +85,10 @@ def write_report(
     teacher_histogram: ArrayLike | None = None,
     confusion: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
+    per_class: ClassAccuracies | None = None,
+    sounds: Mapping[str, NDArray[np.floating]] | None = None,
+    rate: int = 16_000,
+    what: str = "image",
 ) -> None:
     """Write ``report.html``. Ours.
 
@@ -80,50 +99,50 @@ def write_report(
         config: The resolved options, nested as they are.
         metrics: The lines of ``metrics.jsonl``; every key with numbers becomes a curve over ``step``.
         result: What ``result.json`` holds; shares in [0, 1], KL in nats, time in seconds.
-        views: Caption to views, uint8 RGB ``[n, height, width, 3]`` in [0, 255].
+        views: Caption to views, uint8 RGB ``[n, height, width, 3]`` in [0, 255], or strips of frames, or spectrograms.
         teacher_histogram: Share of the views the teacher puts into each class, ``[classes]``, or ``None``.
         confusion: Counts ``[classes, classes]``, rows are the truth, or ``None``.
         class_names: One per class; numbers stand in for ``None``.
+        per_class: As ``class_accuracies`` gives them; of more than 100 classes the worst 20 are listed.
+        sounds: Caption to waveforms to listen to, float ``[n, samples]`` in [-1, 1]; the first ones, six in all.
+        rate: Of these, in samples per second.
+        what: What was learned from: "image", "video" or "sound".
 
     Raises:
         RunError: Histogram, confusion matrix and class names do not fit each other, or the file cannot be
             written.
-        DatumError: Views that are not uint8 ``[n, height, width, 3]``.
+        DatumError: Views that are not uint8 ``[n, height, width, 3]``; sounds that are no waveforms.
     """
-    import jinja2
-
     histogram = None if teacher_histogram is None else np.asarray(teacher_histogram, dtype=np.float64)
     counts = None if confusion is None else np.asarray(confusion)
     # NumPy's own numbers are no Python numbers, and NaN is nothing to show.
     metrics, result = plain(list(metrics)), plain(result)
-    names = _names(histogram, counts, class_names)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template("report.html.j2").render(
+    names = _names(histogram, counts, class_names, per_class)
+    words = _KINDS[what]
+    write_page(
+        path,
+        "report.html.j2",
         title=title,
         summary=list(summary),
-        result=_result_rows(result),
+        result=_result_rows(result, words),
+        words=words,
         curves=_curves(metrics),
         box=_CHART,
-        views=[_view_figure(caption, images) for caption, images in views.items()],
+        views=[_view_figure(caption, images, what) for caption, images in views.items()],
+        players=_players(sounds or {}, rate),
         histogram=None if histogram is None else _histogram(histogram, names),
+        per_class=None if per_class is None else class_table(per_class, names),
         confusion=None if counts is None else _confusion(counts, names),
-        config=_flat(config),
+        config=flat(config),
     )
-    try:
-        atomic_write(Path(path), html)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write the report {path}: {error}. Make its folder writable or free some disk space."
-        ) from error
 
 
-def _names(histogram: NDArray | None, confusion: NDArray | None, class_names: Sequence[str] | None) -> list[str]:
+def _names(
+    histogram: NDArray | None,
+    confusion: NDArray | None,
+    class_names: Sequence[str] | None,
+    per_class: ClassAccuracies | None,
+) -> list[str]:
     shapes = {}
     if histogram is not None:
         shapes["teacher_histogram"] = histogram.shape
@@ -131,22 +150,31 @@ def _names(histogram: NDArray | None, confusion: NDArray | None, class_names: Se
         shapes["confusion"] = confusion.shape
     if class_names is not None:
         shapes["class_names"] = (len(class_names),)
+    if per_class is not None:
+        shapes["per_class"] = per_class.samples.shape
     classes = max((shape[0] for shape in shapes.values() if shape), default=0)
-    expected = {"teacher_histogram": (classes,), "confusion": (classes, classes), "class_names": (classes,)}
+    expected = {
+        "teacher_histogram": (classes,),
+        "confusion": (classes, classes),
+        "class_names": (classes,),
+        "per_class": (classes,),
+    }
     if any(shape != expected[what] for what, shape in shapes.items()) or (shapes and classes == 0):
         given = ", ".join(f"{what} {list(shape)}" for what, shape in shapes.items())
         raise RunError(
-            f"The report got {given}; expected [classes], [classes, classes] and one name per class, of the "
+            f"The report got {given}; expected one per class, and of a confusion matrix [classes, classes], of the "
             f"same classes."
         )
     return [str(name) for name in class_names] if class_names is not None else list(map(str, range(classes)))
 
 
-def _result_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _result_rows(result: Mapping[str, Any], words: _Words) -> list[tuple[str, str]]:
     # In the order of the words, because a reader looks for the student first; what has no words of its own
     # comes last.
     keys = [key for key in _WORDS if key in result] + [key for key in result if key not in _WORDS]
-    return [(_WORDS.get(key, key), _value_in_words(key, result[key])) for key in keys]
+    terms = {"Views": words.views.capitalize(), "seen": words.seen}
+    said = {key: phrase.format(**terms) for key, phrase in _WORDS.items()}
+    return [(said.get(key, key), _value_in_words(key, result[key])) for key in keys]
 
 
 def _value_in_words(key: str, value: Any) -> str:
@@ -154,13 +182,13 @@ def _value_in_words(key: str, value: Any) -> str:
         return "–"
     if isinstance(value, float | int) and not isinstance(value, bool):
         if key in _FRACTIONS:
-            return f"{100 * value:.1f} %"
+            return percent(value)
         if key == "kl":
             return f"{value:.3g} nats"
         if key == "seconds":
             return _duration(value)
         # A seed is a name, not an amount.
-        return str(value) if key == "seed" else _number(value)
+        return str(value) if key == "seed" else number(value)
     return str(value)
 
 
@@ -169,22 +197,6 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _number(value: float) -> str:
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
-        return f"{int(value):,}".replace(",", "\u202f")
-    return f"{value:.4g}"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            rows += _flat(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
 
 
 def _is_number(value: Any) -> bool:
@@ -225,12 +237,12 @@ def _curve(name: str, line: list[tuple[float, Any]], lost: int) -> dict[str, Any
     return {
         "name": name,
         "lost": lost,
-        "first": _number(values[0]),
-        "last": _number(values[-1]),
-        "last_step": _number(steps[-1]),
+        "first": number(values[0]),
+        "last": number(values[-1]),
+        "last_step": number(steps[-1]),
         "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True)),
         "end": (round(float(xs[-1]), 1), round(float(ys[-1]), 1)),
-        "x_ticks": [(round(_CHART["left"] + (tick - x_low) * x_scale, 1), _number(tick)) for tick in x_ticks],
+        "x_ticks": [(round(_CHART["left"] + (tick - x_low) * x_scale, 1), number(tick)) for tick in x_ticks],
         "y_ticks": [(round(bottom - (tick - y_low) * y_scale, 1), f"{tick:.6g}") for tick in y_ticks],
     }
 
@@ -241,9 +253,9 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return points
     kept = {0, len(points) - 1}
     for stretch in np.array_split(np.arange(len(points)), _POINTS_PER_CURVE // 2):
-        values = [points[number][1] for number in stretch]
+        values = [points[place][1] for place in stretch]
         kept |= {int(stretch[np.argmin(values)]), int(stretch[np.argmax(values)])}
-    return [points[number] for number in sorted(kept)]
+    return [points[place] for place in sorted(kept)]
 
 
 def _ticks(low: float, high: float, wanted: int) -> list[float]:
@@ -253,35 +265,50 @@ def _ticks(low: float, high: float, wanted: int) -> list[float]:
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     width = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= rough * 0.999)
-    numbers = range(math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9) + 1)
-    return [number * width for number in numbers] or [float(low)]
+    multiples = range(math.ceil(low / width - 1e-9), math.floor(high / width + 1e-9) + 1)
+    return [multiple * width for multiple in multiples] or [float(low)]
 
 
-def _view_figure(caption: str, images: NDArray[np.uint8]) -> dict[str, str]:
+def _view_figure(caption: str, images: NDArray[np.uint8], what: str) -> dict[str, str]:
     images = np.asarray(images)
     # Small views are enlarged, large ones made smaller, so that a report is neither a stamp nor a hundred
     # megabytes.
     height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
-    side = min(height, width)  # of a strip of frames that of a frame
-    shrink = max(1, round(side / (1.5 * _TILE_PIXELS)))
-    columns = max(1, 8 * side // max(height, width, 1))
-    grid = image_grid(images, columns=columns, scale=max(1, round(_TILE_PIXELS / max(side, 1))))
+    side = max(min(height, width), 1)  # of a strip of frames that of a frame
+    columns, scale = max(1, 8 * side // max(height, width, 1)), max(1, round(_TILE_PIXELS / side))
+    size = f"{len(images)} views of {width} × {height} pixels"
+    if what == "video":
+        size = f"{len(images)} clips of {width // side} frames of {side} × {height} pixels"
+    if what == "sound":
+        columns = max(1, min(_SPECTROGRAM_COLUMNS, _SPECTROGRAM_ROW // (2 * max(width, 1))))
+        scale = max(1, min(2, _SPECTROGRAM_ROW // (columns * max(width, 1))))
+        size = f"{len(images)} views as spectrograms: time to the right, pitch upwards, loud is bright"
+    grid = image_grid(images, columns=columns, scale=scale)
+    shrink = 1 if what == "sound" else max(1, round(side / (1.5 * _TILE_PIXELS)))
     if shrink > 1:
         from PIL import Image
 
         grid = np.asarray(Image.fromarray(grid).reduce(shrink))
     return {
         "caption": caption,
-        "image": _data_url(grid),
-        "alt": f"{caption}: {len(images)} views of {images.shape[2]} × {images.shape[1]} pixels, side by side",
-        "size": f"{len(images)} views of {images.shape[2]} × {images.shape[1]} pixels",
+        "image": picture_url(grid),
+        "alt": f"{caption}: {size}, side by side",
+        "size": size,
         "width": str(grid.shape[1]),
         "height": str(grid.shape[0]),
     }
 
 
-def _data_url(image: NDArray[np.uint8]) -> str:
-    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+def _players(sounds: Mapping[str, NDArray[np.floating]], rate: int) -> list[dict[str, Any]]:
+    """For each caption the first waveforms as wav files in the page, so many that there are six in all."""
+    each = max(1, PLAYERS // max(len(sounds), 1))
+    return [
+        {
+            "caption": caption,
+            "wavs": [sound_url(waveform, rate) for waveform in waveforms[:each]],
+        }
+        for caption, waveforms in list(sounds.items())[:PLAYERS]
+    ]
 
 
 def _histogram(shares: NDArray[np.float64], names: list[str]) -> dict[str, Any]:
@@ -296,13 +323,13 @@ def _histogram(shares: NDArray[np.float64], names: list[str]) -> dict[str, Any]:
         "bars": [
             {
                 "name": names[c],
-                "share": f"{100 * shares[c]:.1f} %",
+                "share": percent(shares[c]),
                 "width": round(100 * float(shares[c]) / top, 2),
             }
             for c in named
         ],
         "sorted_heights": [round(100 * float(shares[c]) / top, 2) for c in order] if classes > NAMED_BARS else [],
-        "top": f"{100 * float(shares.max()):.1f} %",
+        "top": percent(float(shares.max())),
     }
 
 
@@ -310,7 +337,7 @@ def _confusion(counts: NDArray, names: list[str]) -> dict[str, Any]:
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     errors = counts - np.diag(np.diag(counts))
-    worst = [divmod(int(number), len(counts)) for number in np.argsort(-errors, axis=None, kind="stable")[:8]]
+    worst = [divmod(int(place), len(counts)) for place in np.argsort(-errors, axis=None, kind="stable")[:8]]
     confused = [(names[t], names[p], int(errors[t, p])) for t, p in worst if errors[t, p] > 0]
     if len(counts) > NUMBERED_CONFUSION:
         # The root lifts rare confusions out of the background, where a thousand classes would hide them.
@@ -318,7 +345,7 @@ def _confusion(counts: NDArray, names: list[str]) -> dict[str, Any]:
         grid = np.stack([shade, 255 - (255 - shade) // 2, np.full_like(shade, 255)], axis=-1)
         scale = max(1, round(600 / len(counts)))
         return {
-            "image": _data_url(grid.repeat(scale, 0).repeat(scale, 1)),
+            "image": picture_url(grid.repeat(scale, 0).repeat(scale, 1)),
             "rows": [],
             "confused": confused,
             "names": [],
@@ -327,7 +354,7 @@ def _confusion(counts: NDArray, names: list[str]) -> dict[str, Any]:
     rows = [
         {
             "name": names[truth],
-            "right": "–" if math.isnan(accuracy[truth]) else f"{100 * accuracy[truth]:.1f} %",
+            "right": percent(accuracy[truth]),
             "cells": [
                 {
                     "count": int(counts[truth, guess]),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bridge.config import check, read_yaml, updated
+from bridge.config_check import check, read_yaml, updated
 from bridge.errors import AipError, ConfigError
 from bridge.names import hint
 from bridge.presets import PRESETS, Preset, preset_options

@@ -11,11 +11,10 @@ from bridge.datum import audio_tables as tables
 from bridge.datum.audio import FADE, AudioNumbers, AudioSet, make_audio_set
 from bridge.datum.audio_recipes import AudioRecipe
 from bridge.datum.audio_render import QUIET
-from bridge.datum.steps import Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
 from keras_aip.audio_files import READER
 from keras_aip.compat import XLA_TRANSFORMS
+from keras_aip.counted import counted_dataset
 from keras_aip.strategy import on_other_devices
-from keras_aip.stream import ahead, stream
 
 
 class AudioRenderer:
@@ -28,6 +27,8 @@ class AudioRenderer:
         audio_set: whose source and recipe the numbers belong to.
         jit_compile: with XLA, or as ordinary operations; None chooses what is fast here.
     """
+
+    numbers = AudioNumbers
 
     def __init__(self, audio_set: AudioSet, jit_compile: bool | None = None):
         self.recipe = recipe = audio_set.recipe
@@ -200,34 +201,6 @@ def load_audio_set(
     return make_audio_set(audio, rate, seconds, recipe, views=views, seed=seed, reader=READER)
 
 
-def audio_dataset(
-    audio_set: AudioSet,
-    batch_size: int,
-    *,
-    start_step: int = 0,
-    render: str = "host",
-    shard: Shard = (0, 1),
-    shown: Shown | None = None,
-) -> tf.data.Dataset:
-    """`single_audio_dataset` for an `AudioSet` that exists already; same arguments and result.
-
-    Args:
-        shard: (index, count): draw only host `index`'s rows of each step; no two hosts draw the same ones.
-        shown: which step's views are played at each step, if not its own: int64 [k] → int64 [k].
-    """
-    check_stream(batch_size, render)
-    renderer = AudioRenderer(audio_set)
-    rows = shard_rows(batch_size, shard)
-
-    def draw(steps: np.ndarray) -> AudioNumbers:
-        return step_numbers(audio_set, batch_size, steps, rows, shown)
-
-    def finish(*numbers: tf.Tensor) -> Any:
-        return renderer(AudioNumbers(*numbers)) if render == "host" else AudioNumbers(*numbers)
-
-    few = steps_at_once(len(rows), audio_set.recipe.pixels)
-    data = ahead(stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish))
-    data.steps_per_epoch = None if audio_set.views is None else -(-audio_set.views // batch_size)
-    data.start_step, data.batch_size, data.render = start_step, batch_size, render
-    data.view_set, data.renderer = audio_set, renderer
-    return data
+def audio_dataset(audio_set: AudioSet, batch_size: int, **options: Any) -> tf.data.Dataset:
+    """`single_audio_dataset` for an `AudioSet` that exists already; options as of `counted_dataset`."""
+    return counted_dataset(audio_set, AudioRenderer, batch_size, **options)

@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.commands import REFERENCE, SMOKE, VIEWS, measure
 from bridge.config import (
+    DemoAudioConfig,
     DemoConfig,
     DistillConfig,
     EvaluateConfig,
@@ -18,10 +19,11 @@ from bridge.config import (
     TrainTeacherConfig,
 )
 from bridge.errors import ConfigError
+from bridge.insight.options import InspectConfig, ScoreConfig, VisualizeConfig
 from bridge.shell import Command
 from bridge.shell import main as run_program
 
-ABOUT = "Clone or compress an image classifier from a single photograph (TensorFlow / Keras)."
+ABOUT = "Clone or compress a classifier from a single photograph or a single sound (TensorFlow / Keras)."
 
 
 def _distill(config: DistillConfig) -> None:
@@ -65,24 +67,55 @@ def _demo(config: DemoConfig) -> None:
     demo(config)
 
 
+def _demo_audio(config: DemoAudioConfig) -> None:
+    from keras_aip.demo import demo_audio
+
+    demo_audio(config)
+
+
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    from keras_aip.datasets import load
+    from keras_aip.datasets import load, load_audio
     from keras_aip.evaluate import evaluate
     from keras_aip.run import set_up
     from keras_aip.teachers import load_teacher
 
     set_up(config.threads, 0)
-    return measure(config, load, load_teacher, evaluate)
+    return measure(config, load, load_teacher, evaluate, load_audio=load_audio)
+
+
+def _visualize(config: VisualizeConfig) -> None:
+    from keras_aip.visualize import visualize
+
+    print("\n".join(map(str, visualize(config))))
+
+
+def _score(config: ScoreConfig) -> None:
+    from bridge.insight.score_picture import table
+    from keras_aip.insight import score_sources
+
+    print(table(score_sources(config)))
+    print(f"Picture: {Path(config.out) / 'score.png'}")
+
+
+def _inspect(config: InspectConfig) -> None:
+    from bridge.insight.preflight import shown
+    from keras_aip.insight import inspect_teacher
+
+    print(shown(inspect_teacher(config)))
 
 
 COMMANDS = {
     "demo": Command(DemoConfig, _demo, smoke={}, aliases={}),
+    "demo-audio": Command(DemoAudioConfig, _demo_audio, smoke={}, aliases={}),
     "distill": Command(DistillConfig, _distill, smoke=SMOKE["distill"], aliases=REFERENCE),
     "sweep": Command(SweepConfig, _sweep, smoke=SMOKE["sweep"], aliases={}),
     "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke=SMOKE["train-teacher"], aliases={}),
     "import-reference": Command(ImportReferenceConfig, _import_reference, smoke={}, aliases={}),
     "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases={}),
     "views": VIEWS,
+    "visualize": Command(VisualizeConfig, _visualize, smoke={"steps": 8}, aliases={}),
+    "score": Command(ScoreConfig, _score, smoke={"views": 128}, aliases={}),
+    "inspect": Command(InspectConfig, _inspect, smoke={"views": 64}, aliases={}),
 }
 
 

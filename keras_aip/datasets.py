@@ -19,6 +19,7 @@ from bridge import audio_sets, datasets
 from bridge.audio_facts import AUDIO_FACTS, AudioFacts
 from bridge.batches import padded_crops, picture_crops, slices
 from bridge.datasets import FACTS, Labelled
+from bridge.datum.masks import Masks, mask_numbers
 from bridge.errors import DatasetError
 from bridge.pictures import Pictures
 from bridge.sound_batches import RandomSounds
@@ -268,6 +269,7 @@ def sound_training_batches(
     noisy: float = 0.8,
     loudness: float = 0.1,
     noise: np.ndarray | None = None,
+    masks: Masks | None = None,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """An endless, reproducible stream of sounds, shifted and with noise behind them, as `RandomSounds` draws them.
@@ -276,9 +278,11 @@ def sound_training_batches(
         labelled: with labels.
         batch_size: sounds per step.
         shift, noisy, loudness, noise, seed: as of `RandomSounds`.
+        masks: to be drawn over the spectrograms, by what takes the sounds; None: none.
 
     Returns:
-        `tf.data.Dataset` of (float32 [batch, samples] in [-1, 1], int64 [batch]).
+        `tf.data.Dataset` of (float32 [batch, samples] in [-1, 1], int64 [batch]); with masks of ((these sounds, the two
+        arrays of `MaskNumbers`), labels), as `keras_aip.spectrograms.Masked` takes them.
 
     Raises:
         DatasetError: there are no labels, or an option makes no sense.
@@ -286,13 +290,17 @@ def sound_training_batches(
     sounds = RandomSounds(labelled, shift=shift, noisy=noisy, loudness=loudness, noise=noise, seed=seed)
     rows = np.arange(batch_size)
 
-    def draw(step: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        return sounds.draw(step * batch_size + rows)
+    def draw(step: np.int64) -> tuple[np.ndarray, ...]:
+        drawn = sounds.draw(step * batch_size + rows)
+        return drawn if masks is None else (*drawn, *mask_numbers(masks, seed, int(step), batch_size))
 
-    def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        waves, classes = tf.numpy_function(draw, [step], [tf.float32, tf.int64], stateful=False)
+    def batch(step: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        kinds = [tf.float32, tf.int64] + ([] if masks is None else [tf.float32, tf.float32])
+        waves, classes, *numbers = tf.numpy_function(draw, [step], kinds, stateful=False)
         waves.set_shape([batch_size, labelled.waveforms.shape[1]])
         classes.set_shape([batch_size])
-        return waves, classes
+        for edges in numbers:
+            edges.set_shape([batch_size, masks.count if masks else 0, 2])
+        return ((waves, *numbers) if numbers else waves), classes
 
     return ahead(tf.data.Dataset.counter().map(batch, num_parallel_calls=PARALLEL))

@@ -9,22 +9,17 @@ import keras
 import tensorflow as tf
 
 from bridge.config import DistillConfig, mixing_of
-from bridge.datum.views import ViewSet
-from bridge.distilling import (
-    Backend,
-    Prepared,
-    ShowAnswers,
-    check_inputs,
-    fingerprint,
-    finish,
-    prepare,
-    start_run,
-)
+from bridge.datum.audio import AudioSet
+from bridge.datum.masks import Masks
+from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
 from bridge.errors import ConfigError
 from bridge.files import plain
+from bridge.networks import front_end_for
+from bridge.preparing import Loaders, Prepared, check_inputs, prepare
 from bridge.runs import RunFolder
 from keras_aip import models
-from keras_aip.datasets import FACTS, load
+from keras_aip.audio import audio_dataset, load_audio_set
+from keras_aip.datasets import FACTS, load, load_audio
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import predict_all, recalibrated
 from keras_aip.hosts import in_agreement, is_first_host, lost
@@ -36,6 +31,8 @@ from keras_aip.teachers import Teacher, load_teacher, save_teacher
 from keras_aip.views import view_dataset
 
 BACKEND = Backend(predict_all, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy())
+
+LOADERS = Loaders(load, sounds=load_audio, audio_set=load_audio_set)
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     set_up(config.threads, config.seed, config.deterministic)
     devices = make_strategy(config.strategy)
     with in_agreement(devices):
-        prepared = prepare(config, _teacher(config), load, None, is_first_host(devices))
+        prepared = prepare(config, _teacher(config), LOADERS, is_first_host(devices))
     steps, several = prepared.steps, on_other_devices(devices)
     with devices.scope():
         teacher = _teacher(config) if several else prepared.teacher
@@ -78,8 +75,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         fast = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
         render = config.render if config.render != "auto" else "device" if fast else "host"
-        assert isinstance(prepared.view_set, ViewSet)  # `prepare` has refused clips
-        data = view_dataset(prepared.view_set, config.batch_size, start_step=first_step, render=render)
+        dataset_of = audio_dataset if isinstance(prepared.view_set, AudioSet) else view_dataset
+        data = dataset_of(prepared.view_set, config.batch_size, start_step=first_step, render=render)
         progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step)
         asking = ShowAnswers(steps, config.batch_size)
         try:
@@ -111,7 +108,8 @@ def make_distiller(config: DistillConfig, teacher: Teacher, prepared: Prepared) 
     """The distiller the options ask for, compiled."""
     distiller = Distiller(
         make_student(config, teacher.classes or 0, prepared.made_for), teacher, config.temperature, config.loss,
-        mixing_of(config, prepared.view_set.recipe), tau_squared=config.tau_squared, seed=config.seed,
+        mixing_of(config, prepared.view_set.recipe), tau_squared=config.tau_squared,
+        masks=Masks(config.spec_augment), seed=config.seed,
     )  # fmt: skip
     distiller.compile(
         make_optimizer(
@@ -124,9 +122,20 @@ def make_distiller(config: DistillConfig, teacher: Teacher, prepared: Prepared) 
     return distiller
 
 
-def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, int]) -> keras.Model:
-    """A student with the evaluation set's normalisation, its first weights a function of the seed alone."""
-    facts = FACTS.get(config.dataset)
+def make_student(config: DistillConfig, classes: int, made_for: Mapping[str, Any]) -> keras.Model:
+    """A student with the evaluation set's normalisation, its first weights a function of the seed alone.
+
+    Of sounds it hears with the teacher's front end, where that is of its own kind.
+    """
+    sounds = "samples" in made_for
+    if models.is_known(config.student) and sounds != models.is_audio(config.student):
+        takes, other = ("sounds", "images; choose a network for sounds, such as dscnn_s.")
+        if not sounds:
+            takes, other = ("images", "sounds; choose a network for images, such as wrn_16_4.")
+        raise ConfigError(f"The teacher takes {takes}, and --student {config.student} takes {other}")
+    if sounds and (heard := made_for.get("front_end")) and heard["kind"] != front_end_for(config.student).kind:
+        made_for = {name: value for name, value in made_for.items() if name != "front_end"}
+    facts = None if sounds else FACTS.get(config.dataset)
     arguments: dict[str, Any] = {} if facts is None else {"mean": facts.mean, "std": facts.std}
     sizes = {"width": config.student_width, "depth": config.student_depth}
     arguments |= {name: size for name, size in sizes.items() if size is not None}

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from bridge.datum.audio import AudioNumbers
+from bridge.datum.masks import MaskNumbers, Masks
 from bridge.datum.mixing import KINDS, Mixing, MixingNumbers
 from bridge.datum.views import ViewNumbers
-from bridge.errors import ConfigError, DatasetError, TeacherError
-from bridge.replay import replay
+from bridge.errors import ConfigError, DatasetError
+from bridge.replay import replay, require_store
 from keras_aip import compat, losses
-from keras_aip.feed import Stored, feed
+from keras_aip.checks import check_batch, check_rate, check_shares
+from keras_aip.feed import Stored, feed, takes_sounds
 from keras_aip.feed import steps_per_epoch as steps_in
-from keras_aip.mixing import mix
+from keras_aip.pair import Pair
 from keras_aip.stored import answered
 from keras_aip.teachers import Teacher
 
@@ -30,14 +32,17 @@ class Distiller(keras.Model):
     is learned from: no labels, no real data.
 
     Args:
-        student: any Keras model from float32 views in [0, 1] to logits [batch, classes].
+        student: any Keras model from views, float32 images in [0, 1] or waveforms in [-1, 1], to logits
+            [batch, classes].
         teacher: a `keras_aip.Teacher` (see `load_teacher`), or a Keras model that gives logits on such views.
         temperature: τ, dimensionless; 8 for images, 5 for video (Asano & Saeed 2023).
         loss: a name in `keras_aip.losses.LOSSES` or a function (teacher, student, temperature) → scalar.
         mixing: "cutmix", "mixup", "both", "none", or a `bridge.datum.mixing.Mixing` with all its settings.
         tau_squared: multiply the loss by τ², which keeps gradients comparable across temperatures (Hinton et al.
             2015). Off in the paper.
-        seed: of the mixing.
+        masks: of time and frequency, cut out of the spectrograms that both are shown (SpecAugment, Park et al. 2019);
+            None: none. Like mixing on "spectrogram" it needs networks of `keras_aip.models` with the same front end.
+        seed: of mixing and masks.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -56,6 +61,7 @@ class Distiller(keras.Model):
         mixing: str | Mixing = "cutmix",
         *,
         tau_squared: bool = False,
+        masks: Masks | None = None,
         seed: int = 0,
         name: str = "distiller",
     ):
@@ -74,7 +80,9 @@ class Distiller(keras.Model):
         self.mixing = mixing if isinstance(mixing, Mixing) else Mixing(mixing)
         if self.mixing.kind not in KINDS:
             raise ConfigError(f"mixing={self.mixing.kind!r} cuts clips, which are torch_aip's; use {', '.join(KINDS)}.")
+        self.masks = masks if masks is not None and masks.count else None
         self.seed = seed
+        self._pair = Pair(self.teacher, student, self.mixing, self.masks)
         self._loss_function = losses.get(loss)
         if self.teacher.outputs == "labels" and self._loss_function is not losses.argmax:
             raise ConfigError(
@@ -136,14 +144,16 @@ class Distiller(keras.Model):
         """One step on one replica's share of the batch.
 
         Args:
-            data: "views": float32 [batch, height, width, 3] in [0, 1], or `ViewNumbers`; "mixing": `MixingNumbers`;
-                with stored answers also "teacher": float32 [batch, classes].
+            data: "views": float32 [batch, height, width, 3] in [0, 1], waveforms [batch, samples] in [-1, 1], or
+                `ViewNumbers` or `AudioNumbers`; "mixing": `MixingNumbers`; with masks also "masks": `MaskNumbers`; with
+                stored answers also "teacher": float32 [batch, classes].
         """
-        images = mix(self._render(data["views"]), MixingNumbers(*data["mixing"]))
-        teacher_logits = data["teacher"] if "teacher" in data else self.teacher(images)
+        masks = MaskNumbers(*data["masks"]) if "masks" in data else None
+        shown = self._pair.shown(self._render(data["views"]), MixingNumbers(*data["mixing"]), masks)
+        teacher_logits = data["teacher"] if "teacher" in data else self._pair.teacher(shown)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
-            student_logits = tf.cast(self.student(images, training=True), tf.float32)
+            student_logits = tf.cast(self._pair.student(shown), tf.float32)
             loss = self._loss_scale * self._loss_function(teacher_logits, student_logits, self.temperature)
             # Penalties come in each layer's own precision.
             penalties = [tf.cast(penalty, tf.float32) for penalty in self.student.losses]
@@ -202,8 +212,8 @@ class Distiller(keras.Model):
         """Distil.
 
         Args:
-            views: `single_image_dataset(...)`, or any `tf.data.Dataset` of batches of images float32
-                [batch, height, width, 3] in [0, 1].
+            views: `single_image_dataset(...)`, `single_audio_dataset(...)`, or any `tf.data.Dataset` of batches of
+                images float32 [batch, height, width, 3] in [0, 1] or of waveforms [batch, samples] in [-1, 1].
             epochs: up to which epoch to train.
             steps_per_epoch: default: what the data set carries (`single_image_dataset`), or its own length.
             initial_epoch: the epoch to begin with, when resuming; the data set must begin at that step too.
@@ -224,12 +234,21 @@ class Distiller(keras.Model):
                 f"fit got a {type(views).__name__}; it takes a tf.data.Dataset of image batches, such as "
                 'keras_aip.single_image_dataset("city.jpg").'
             )
-        if not isinstance(views.element_spec, (tf.TensorSpec, ViewNumbers)):
+        drawn = isinstance(views.element_spec, (ViewNumbers, AudioNumbers))
+        if not (drawn or isinstance(views.element_spec, tf.TensorSpec)):
             raise DatasetError(
                 f"fit got a data set of {views.element_spec}; it takes batches of images alone, float32 [batch, "
-                "height, width, 3]. Drop labels with .map(lambda image, label: image)."
+                "height, width, 3], or of waveforms [batch, samples]. Drop labels with "
+                ".map(lambda image, label: image)."
             )
-        self._draw_with(getattr(views, "renderer", None) if isinstance(views.element_spec, ViewNumbers) else None)
+        if self.mixing.on == "spectrogram" and not takes_sounds(views.element_spec):
+            raise ConfigError("mixing on 'spectrogram' is of sounds; images are mixed as they are (on='input').")
+        if store_teacher is not None and (self.mixing.on == "spectrogram" or self.masks is not None):
+            raise ConfigError(
+                "Stored answers are those about waveforms: with spectrograms mixed or masked the teacher has to be "
+                "asked at every step. Leave out store_teacher, or mix on 'input' and leave out masks (--spec-augment)."
+            )
+        self._draw_with(getattr(views, "renderer", None) if drawn else None)
         first = next(iter(views.take(1)), None)
         if first is None:
             raise DatasetError("The data set is empty; fit needs at least one batch of images.")
@@ -243,8 +262,13 @@ class Distiller(keras.Model):
                 f"(={self._executed_steps})."
             )
         first_step = getattr(views, "start_step", initial_epoch * steps_per_epoch)
-        self._check_shares(tf.nest.flatten(views.element_spec)[0].shape)
+        check_shares(
+            tf.nest.flatten(views.element_spec)[0].shape, self.mixing,
+            self.distribute_strategy.num_replicas_in_sync, self.jit_compile,
+        )  # fmt: skip
+        check_rate(views, self.teacher, self.student)
         self.check(self._render(first))
+        require_store(self.teacher, store_teacher)
         stored = None
         if store_teacher is not None:
             with self.distribute_strategy.scope():
@@ -252,7 +276,7 @@ class Distiller(keras.Model):
                     store_teacher, self.teacher, views, self.mixing, self.seed, steps_per_epoch, progress=on_answer
                 )
             stored = Stored(replay(store, self.seed), store.read)
-        data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy, stored)
+        data = feed(views, self.mixing, self.seed, first_step, self.distribute_strategy, stored, self.masks)
         return super().fit(
             data,
             epochs=epochs,
@@ -267,73 +291,15 @@ class Distiller(keras.Model):
         """Look at one batch before any work is lost.
 
         Args:
-            images: float32 [batch, height, width, 3] in [0, 1].
+            images: float32 [batch, height, width, 3] in [0, 1], or waveforms [batch, samples] in [-1, 1].
 
         Raises:
-            DatasetError: the batch is no batch of images in [0, 1].
+            DatasetError: the batch is no batch of such.
             TeacherError: sizes or class counts differ, or the teacher's answers are not finite.
         """
-        if images.dtype != tf.float32 or images.shape.rank != 4:
-            raise DatasetError(
-                f"Views must be float32 [batch, height, width, channels] in [0, 1]; got {images.dtype.name} "
-                f"{list(images.shape)}. Divide 8-bit images by 255 and drop labels with .map."
-            )
-        low, high = float(tf.reduce_min(images)), float(tf.reduce_max(images))
-        if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise DatasetError(
-                f"Views must lie in [0, 1]; got values from {low:.3g} to {high:.3g}. Divide 8-bit images by 255; "
-                "normalisation belongs to the models."
-            )
-        sizes = {
-            "views": tuple(images.shape[1:]),
-            "teacher": None if self.teacher.input_size is None else (*self.teacher.input_size, None),
-            "student": _expected_shape(self.student),
-        }
-        if any(not _fits(sizes["views"], shape) for shape in sizes.values()):
-            raise TeacherError(
-                "Views, teacher and student must agree on [height, width, channels]; got "
-                + ", ".join(f"{name} {list(shape) if shape else 'any'}" for name, shape in sizes.items())
-                + ". Nothing is resized silently: make the views with image_size of the teacher and build the student "
-                "for it."
-            )
-        teacher, student = self.teacher(images), self.student(images, training=False)
-        if teacher.shape[-1] != student.shape[-1]:
-            raise TeacherError(
-                f"Teacher and student must have the same classes; the teacher answers with {list(teacher.shape)}, the "
-                f"student with {list(student.shape)}. Build the student with classes={teacher.shape[-1]}."
-            )
-        if not np.isfinite(teacher.numpy()).all():
-            raise TeacherError(
-                f"The teacher's answers on the first {len(images)} views hold NaN or infinity; expected finite "
-                f"{self.teacher.outputs}. Check its weights and whether it wants views in [0, 1]."
-            )
+        check_batch(images, self.teacher, self.student)
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    def _check_shares(self, shape: tf.TensorShape) -> None:
-        """A partner on another replica cannot be reached; some devices would quietly answer with zeros."""
-        replicas = self.distribute_strategy.num_replicas_in_sync
-        if replicas == 1:
-            return
-        devices = tf.config.list_logical_devices
-        if self.jit_compile and not devices("GPU") and not devices("TPU"):
-            raise ConfigError(
-                f"jit_compile=True cannot work with {replicas} replicas on processors alone: XLA's programs would wait "
-                "for each other. Leave it off, or use one device."
-            )
-        rows = shape[0] if shape.rank else None
-        if rows is None:
-            raise ConfigError(
-                f"With {replicas} replicas every batch must have the same, known size; the data set's may differ. Make "
-                "it with .batch(size, drop_remainder=True)."
-            )
-        block = 1 if self.mixing.kind == "none" else self.mixing.block
-        if rows % (replicas * block):
-            raise ConfigError(
-                f"Each of {replicas} replicas must hold whole blocks of mixing partners; got {rows} rows per step and "
-                f"blocks of {block}. Make the batch a multiple of {replicas * block}, or choose "
-                "Distiller(..., mixing=Mixing(..., block=...))."
-            )
 
     def _draw_with(self, renderer: Any) -> None:
         if renderer is not self._renderer:
@@ -347,10 +313,10 @@ class Distiller(keras.Model):
             return views
         if self._renderer is None:
             raise DatasetError(
-                "fit got view numbers without the image they belong to: single_image_dataset(..., render='device') was "
+                "fit got numbers without the image or sound they belong to: a data set made with render='device' was "
                 "transformed. Pass it as it came, or use render='host'."
             )
-        return self._renderer(ViewNumbers(*views))
+        return self._renderer(self._renderer.numbers(*views))
 
 
 class _AverageStatistics(keras.callbacks.Callback):
@@ -362,13 +328,3 @@ class _AverageStatistics(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._average()
-
-
-def _expected_shape(model: Any) -> tuple[int | None, ...] | None:
-    """[height, width, channels] a model was built for, None where it takes any."""
-    shape = getattr(model, "input_shape", None)
-    return tuple(shape[1:]) if isinstance(shape, tuple) and len(shape) == 4 else None
-
-
-def _fits(given: tuple[int, ...], expected: tuple[int | None, ...] | None) -> bool:
-    return expected is None or all(want is None or have == want for have, want in zip(given, expected))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,14 @@ def to_saved_model(folder: str | Path, card: Card, out: str | Path) -> None:
 
 
 def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterable[np.ndarray] | None = None) -> None:
-    """Write a teacher's or student's folder as a TensorFlow Lite file that answers one image at a time.
+    """Write a teacher's or student's folder as a TensorFlow Lite file that answers one image or sound at a time.
 
     Args:
         folder: The folder.
         card: Its card.
         out: The file to write.
         examples: float32 ``[1, height, width, 3]`` each; with them weights and activations become int8, calibrated on
-            them; what goes in and comes out stays float32.
+            them; what goes in and comes out stays float32. Not of sounds: see `keras_aip.int8_audio`.
 
     Raises:
         TeacherError: TensorFlow Lite cannot express it, or the file cannot be written.
@@ -59,15 +60,38 @@ def to_tflite(folder: str | Path, card: Card, out: str | Path, examples: Iterabl
     teacher = load_teacher(folder)
     given = tf.TensorSpec(_shape_of(folder, card, 1), tf.float32, name=NAMES[card.kind])
     function = tf.function(lambda x: tf.identity(teacher.scores(x), "scores"), input_signature=[given], autograph=False)
+    write_tflite(function, out, folder, examples)
+
+
+def write_tflite(
+    function: Any,
+    out: str | Path,
+    folder: str | Path,
+    examples: Iterable[np.ndarray] | None = None,
+    outside: Any = np.float32,
+) -> None:
+    """Write a traced function of one tensor as a TensorFlow Lite file.
+
+    Args:
+        function: A ``tf.function`` with an input signature.
+        out: The file to write.
+        folder: Where it comes from, for messages.
+        examples: What it takes; with them weights and activations become int8, calibrated on them.
+        outside: What goes in and comes out, then: float32 or int8.
+
+    Raises:
+        TeacherError: TensorFlow Lite cannot express it, or the file cannot be written.
+    """
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], function)
     if examples is not None:
         kept = list(examples)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([example] for example in kept)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.float32
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(outside)
     try:
-        with _quiet():
+        with _quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are no statistics, which the examples give
             content = converter.convert()
     except Exception as error:  # the converter's own class, and whatever MLIR raises
         raise TeacherError(f"TensorFlow Lite cannot express {folder} ({_first(error)}).") from error
@@ -87,8 +111,7 @@ def run_saved_model(path: str | Path, card: Card) -> Callable[[np.ndarray], np.n
 
 def run_tflite(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     """A file of `to_tflite` as a function of a batch, asked one by one, giving the scores."""
-    interpreter = _interpreter(str(path))
-    interpreter.allocate_tensors()
+    interpreter = interpreter_of(path)
     (given,), (gives,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def run(x: np.ndarray) -> np.ndarray:
@@ -102,12 +125,15 @@ def run_tflite(path: str | Path) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _interpreter(path: str) -> Any:
+def interpreter_of(path: str | Path) -> Any:
+    """A TensorFlow Lite file, ready to be asked."""
     try:
         from ai_edge_litert.interpreter import Interpreter  # its home since TensorFlow 2.20
     except ImportError:
         Interpreter = tf.lite.Interpreter
-    return Interpreter(path)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    return interpreter
 
 
 def _shape_of(folder: str | Path, card: Card, batch: int | None) -> list[int | None]:

@@ -124,9 +124,17 @@ class SaveRun(keras.callbacks.Callback):
 class ShowProgress(keras.callbacks.Callback):
     """`bridge.progress.StepProgress` of a training by Keras; same arguments."""
 
-    def __init__(self, what: str, epochs: int, steps_per_epoch: int, batch_size: int, first_step: int = 0):
+    def __init__(
+        self,
+        what: str,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        first_step: int = 0,
+        unit: str = "images",
+    ):
         super().__init__()
-        self._progress = StepProgress(what, epochs, steps_per_epoch, batch_size, first_step)
+        self._progress = StepProgress(what, epochs, steps_per_epoch, batch_size, first_step, unit)
         self._steps, self._before = steps_per_epoch, first_step
 
     def on_train_begin(self, logs: Any = None) -> None:

@@ -12,12 +12,11 @@ import tensorflow as tf
 from bridge.answers import AnswerStore
 from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.errors import ConfigError
-from bridge.replay import identity_of
+from bridge.replay import identity_of, remember
 from keras_aip.feed import feed
 from keras_aip.hosts import number_of_hosts
 from keras_aip.mixing import mix
 from keras_aip.teachers import Teacher
-from keras_aip.views import view_dataset
 
 _SECONDS_BETWEEN_FLUSHES = 5.0
 
@@ -35,12 +34,13 @@ def answered(
     """Let the teacher answer the first `steps` mixed batches of a run, or find that it has.
 
     The store fits every student, loss and temperature, and only this teacher, datum, recipe, mixing, seed and batch
-    size. Killed, it goes on behind the last answers that reached the disk.
+    size. Killed, it goes on behind the last answers that reached the disk; of one who is `Asked`, these are all that
+    came.
 
     Args:
         folder: of the store.
         teacher: who answers.
-        views: a data set of `single_image_dataset`, as it came.
+        views: a data set of `single_image_dataset` or `single_audio_dataset`, as it came.
         mixing, seed: as in `Distiller`.
         steps: fixed batches, those of one epoch.
         progress: called with the number of steps answered so far.
@@ -54,10 +54,11 @@ def answered(
     """
     if not hasattr(views, "view_set"):
         raise ConfigError(
-            "Stored answers need the data set of single_image_dataset(...) as it came: only its views can be drawn "
-            "again. Pass it without .map, .take and the like."
+            "Stored answers need the data set of single_image_dataset(...) or single_audio_dataset(...) as it came: "
+            "only its views can be drawn again. Pass it without .map, .take and the like."
         )
     identity = identity_of(teacher, views.view_set, mixing, seed)
+    remember(teacher, folder, steps, views.batch_size)
     alone = number_of_hosts(tf.distribute.get_strategy()) == 1
     store = AnswerStore.open(
         folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes or 0, create=alone
@@ -81,8 +82,11 @@ def _answer(
     progress: Callable[[int], object] | None,
 ) -> None:
     first = store.missing.start
-    again = view_dataset(views.view_set, views.batch_size, start_step=first)
-    ask = tf.function(lambda step: teacher(mix(step["views"], MixingNumbers(*step["mixing"]))))
+    again = views.redrawn(start_step=first, render="host")
+    shown = tf.function(lambda step: mix(step["views"], MixingNumbers(*step["mixing"])))
+    ask = tf.function(lambda step: teacher(shown(step)))
+    if teacher.asked is not None:
+        ask = lambda step: teacher(shown(step))  # noqa: E731
     flushed = time.monotonic()
     batches = feed(again, mixing, seed, first, tf.distribute.get_strategy()).take(len(store.missing))
     for number, batch in enumerate(batches, start=first):

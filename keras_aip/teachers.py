@@ -16,7 +16,9 @@ import tensorflow as tf
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.names import hint
+from bridge.teachers.asking import Asked
 from bridge.teachers.card import CARD_NAME, FORMS, RANGES, Card, kind_of, replacing_folder
+from bridge.teachers.remote import behind, is_address
 from bridge.teachers.scan import read_json_member, refuse_code
 from bridge.teachers.shelf import find_folder
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
@@ -30,7 +32,8 @@ class Teacher:
     Not a Keras layer: so a model that holds a teacher neither trains nor saves the teacher's weights.
 
     Args:
-        model: A Keras model (frozen from then on), or any callable that takes a batch of images (or waveforms).
+        model: A Keras model (frozen from then on), or any callable that takes a batch of images (or waveforms). One of
+            NumPy arrays, such as of a service, is not asked in training steps; in `Asked(function)` not twice either.
         outputs: What the model gives: ``logits``, ``probabilities``, or ``labels`` (class numbers ``[batch]``
             or one-hot ``[batch, classes]``).
         mean: Mean per channel to subtract before the model, in float32; None where the model does it itself.
@@ -41,6 +44,7 @@ class Teacher:
         classes: Number of classes, needed only where the model's output shape does not tell.
         input_size: Height and width in pixels (or the samples of a waveform), needed only where the model's input shape
             does not tell.
+        rate: Samples per second of waveforms; None: what a network of ``keras_aip.models`` was built for.
 
     Raises:
         TeacherError: The arguments contradict each other or the model.
@@ -61,6 +65,7 @@ class Teacher:
         *,
         classes: int | None = None,
         input_size: tuple[int, ...] | None = None,
+        rate: int | None = None,
     ) -> None:
         if not callable(model):
             raise TeacherError(f"A teacher is a Keras model or a function of images, not a {type(model).__name__}.")
@@ -70,6 +75,9 @@ class Teacher:
         self._std = None if std is None else tuple(float(value) for value in std)
         self._model: Any = model
         self._digest = digest
+        self._asked = model if isinstance(model, Asked) else None
+        if self._asked is not None and mean is not None:
+            raise TeacherError("What is asked takes images as they are, in [0, 1]: leave out mean and std.")
         if dtype == "bfloat16":
             if not isinstance(model, keras.Model):
                 raise TeacherError("dtype='bfloat16' needs a Keras model; this teacher is another callable.")
@@ -85,6 +93,7 @@ class Teacher:
         self.dtype = dtype or "float32"
         self.class_names = None if class_names is None else tuple(class_names)
         self._input_size = input_size or models.input_size_of(model)
+        self._rate = rate or (models.architecture_of(self._model) or {}).get("arguments", {}).get("rate")
         self._classes = self._find_classes(classes)
 
     @property
@@ -98,9 +107,29 @@ class Teacher:
         return self._input_size
 
     @property
+    def rate(self) -> int | None:
+        """Samples per second of the waveforms; None of anything else, or where neither model nor arguments tell it."""
+        return self._rate
+
+    @property
+    def front_end(self) -> dict[str, Any] | None:
+        """What a network for sounds of ``keras_aip.models`` hears with, as :func:`keras_aip.models.build` takes it."""
+        return (models.architecture_of(self._model) or {}).get("arguments", {}).get("front_end")
+
+    @property
+    def network(self) -> Any:
+        """The model itself, where it is asked about samples as they are: not behind a mean and a deviation."""
+        return self._model if self._mean is None else None
+
+    @property
     def outputs(self) -> str:
         """What the model gives: logits, probabilities or labels (the teacher itself gives log space)."""
         return self._outputs
+
+    @property
+    def asked(self) -> Asked | None:
+        """Who is asked outside of training steps, so that answers have to be stored; None of a network."""
+        return self._asked
 
     @property
     def trainable_weights(self) -> list[Any]:
@@ -143,6 +172,8 @@ class Teacher:
         Raises:
             TeacherError: As for a call.
         """
+        if self._asked is not None:
+            return self._ask(self._asked, images)
         x = tf.cast(images, tf.float32)
         if self._mean is not None and self._std is not None:
             x = (x - tf.constant(self._mean, tf.float32)) / tf.constant(self._std, tf.float32)
@@ -167,6 +198,31 @@ class Teacher:
         if self._classes is not None and found is not None and found != self._classes:
             raise TeacherError(f"The teacher answers for {found} classes; {self._classes} were announced.")
         return tf.cast(scores, tf.float32)
+
+    def find_out(self, images: tf.Tensor) -> None:
+        """Find out whether a plain function can be part of a graph; one of NumPy arrays is asked outside of it.
+
+        Args:
+            images: A batch as it will come; the function is not asked about it.
+        """
+        if self._asked is not None or isinstance(self._model, (keras.layers.Layer, tf.Module)):
+            return
+        try:
+            tf.function(self.scores, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
+        except (NotImplementedError, AttributeError, TypeError) as error:  # what NumPy makes of a symbol
+            if self._mean is not None:
+                raise TeacherError(
+                    f"The teacher is a function that cannot be part of a graph ({str(error).splitlines()[0]}); such a "
+                    "one is asked about images as they are, in [0, 1]: leave out mean and std."
+                ) from error
+            self._asked = Asked(self._model)
+
+    def _ask(self, asked: Asked, images: Any) -> tf.Tensor:
+        if not tf.executing_eagerly():
+            raise TeacherError(f"{asked.name} can only be asked outside of a graph; store its answers first.")
+        if self._classes is None:
+            raise TeacherError(f"{asked.name} is asked with classes=…, how many it knows.")
+        return tf.constant(asked.scores(np.asarray(images), self._outputs, self._classes))
 
     def _find_classes(self, classes: int | None) -> int | None:
         shape = getattr(self._model, "output_shape", None)
@@ -270,6 +326,8 @@ def load_model(folder: str | Path, dataset: str | None = None) -> tuple[keras.Mo
     Raises:
         TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
     """
+    if is_address(folder):
+        raise TeacherError(f"{folder} answers, but has no weights to load; a folder has.")
     folder = find_folder(folder, dataset, can_train=models.is_known(str(folder)))
     card = Card.load(folder)
     form = _form_of(folder, card)
@@ -287,7 +345,8 @@ def load_teacher(
     """Load a teacher from a folder, or by the name of a folder in ``$AIP_TEACHERS`` (default ``./teachers``).
 
     Args:
-        folder_or_name: A folder with ``card.json``, or its name.
+        folder_or_name: A folder with ``card.json``, or its name; or the address of an endpoint, such as
+            ``http://127.0.0.1:8000``, that speaks as `bridge.teachers.remote` describes.
         dtype: ``"bfloat16"`` for a faster, less precise one; of native forms only.
         dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
         form: ``"safetensors"``, ``"keras"`` or ``"onnx"``; None: a native one of this backend, else through ONNX (which
@@ -296,6 +355,9 @@ def load_teacher(
     Raises:
         TeacherError: There is no such teacher or form, or its files are damaged, foreign or refused.
     """
+    if is_address(folder_or_name):
+        asked, about = behind(str(folder_or_name), dtype, form)
+        return Teacher(asked, **about)
     folder = find_folder(folder_or_name, dataset, can_train=models.is_known(str(folder_or_name)))
     card = Card.load(folder)
     form = _form_of(folder, card, form)
@@ -310,7 +372,7 @@ def load_teacher(
         )
     return Teacher(
         model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=card.digest,
-        classes=card.classes, input_size=card.input_size,
+        classes=card.classes, input_size=card.input_size, rate=card.rate,
     )  # fmt: skip
 
 

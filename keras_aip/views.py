@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from bridge.datum.colour import LUMA
 from bridge.datum.recipes import ImageRecipe
-from bridge.datum.steps import Shard, Shown, check_stream, shard_rows, step_numbers, steps_at_once
 from bridge.datum.views import ViewNumbers, ViewSet, make_view_set
+from keras_aip.counted import counted_dataset
 from keras_aip.strategy import on_other_devices
-from keras_aip.stream import ahead, stream
 
 
 class Renderer:
@@ -25,6 +23,8 @@ class Renderer:
     Args:
         view_set: whose atlas and recipe the numbers belong to.
     """
+
+    numbers = ViewNumbers
 
     def __init__(self, view_set: ViewSet):
         self.recipe = view_set.recipe
@@ -164,34 +164,6 @@ def single_image_dataset(
     return view_dataset(view_set, batch_size, start_step=start_step, render=render)
 
 
-def view_dataset(
-    view_set: ViewSet,
-    batch_size: int,
-    *,
-    start_step: int = 0,
-    render: str = "host",
-    shard: Shard = (0, 1),
-    shown: Shown | None = None,
-) -> tf.data.Dataset:
-    """`single_image_dataset` for a `ViewSet` that exists already; same arguments and result.
-
-    Args:
-        shard: (index, count): draw only host `index`'s rows of each step; no two hosts draw the same ones.
-        shown: which step's views are shown at each step, if not its own: int64 [k] → int64 [k].
-    """
-    check_stream(batch_size, render)
-    renderer = Renderer(view_set)
-    rows = shard_rows(batch_size, shard)
-
-    def draw(steps: np.ndarray) -> ViewNumbers:
-        return step_numbers(view_set, batch_size, steps, rows, shown)
-
-    def finish(*numbers: tf.Tensor) -> Any:
-        return renderer(ViewNumbers(*numbers)) if render == "host" else ViewNumbers(*numbers)
-
-    few = steps_at_once(len(rows), view_set.recipe.pixels)
-    data = ahead(stream(draw, len(rows), start_step=start_step, at_once=few, finish=finish))
-    data.steps_per_epoch = None if view_set.views is None else -(-view_set.views // batch_size)
-    data.start_step, data.batch_size, data.render = start_step, batch_size, render
-    data.view_set, data.renderer = view_set, renderer
-    return data
+def view_dataset(view_set: ViewSet, batch_size: int, **options: Any) -> tf.data.Dataset:
+    """`single_image_dataset` for a `ViewSet` that exists already; options as of `counted_dataset`."""
+    return counted_dataset(view_set, Renderer, batch_size, **options)

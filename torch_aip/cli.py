@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.commands import REFERENCE, SMOKE, VIEWS, measure
 from bridge.config import DistillConfig, EvaluateConfig, SweepConfig, TrainTeacherConfig
+from bridge.insight.options import InspectConfig, ScoreConfig, VisualizeConfig
 from bridge.shell import Command
 from bridge.shell import main as run_program
 
@@ -43,7 +44,7 @@ def _train_teacher(config: TrainTeacherConfig) -> None:
 def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     import torch
 
-    from torch_aip.datasets import load, load_video
+    from torch_aip.datasets import load, load_audio, load_video
     from torch_aip.evaluate import evaluate
     from torch_aip.run import set_up
     from torch_aip.teachers import load_teacher
@@ -54,7 +55,28 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     def load_model(*names: Any, **options: Any) -> Any:
         return load_teacher(*names, **options).to(device)
 
-    return measure(config, load, load_model, evaluate, load_video)
+    return measure(config, load, load_model, evaluate, load_video, load_audio)
+
+
+def _visualize(config: VisualizeConfig) -> None:
+    from torch_aip.visualize import visualize
+
+    print("\n".join(map(str, visualize(config))))
+
+
+def _score(config: ScoreConfig) -> None:
+    from bridge.insight.score_picture import table
+    from torch_aip.insight import score_sources
+
+    print(table(score_sources(config)))
+    print(f"Picture: {Path(config.out) / 'score.png'}")
+
+
+def _inspect(config: InspectConfig) -> None:
+    from bridge.insight.preflight import shown
+    from torch_aip.insight import inspect_teacher
+
+    print(shown(inspect_teacher(config)))
 
 
 COMMANDS = {
@@ -63,6 +85,9 @@ COMMANDS = {
     "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke=SMOKE["train-teacher"], aliases={}),
     "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases=REFERENCE),
     "views": VIEWS,
+    "visualize": Command(VisualizeConfig, _visualize, smoke={"steps": 8}, aliases={}),
+    "score": Command(ScoreConfig, _score, smoke={"views": 128}, aliases={}),
+    "inspect": Command(InspectConfig, _inspect, smoke={"views": 64}, aliases={}),
 }
 
 

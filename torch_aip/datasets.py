@@ -1,4 +1,4 @@
-"""Labelled images and videos as tensors: for training a teacher, and for measuring."""
+"""Labelled images, videos and sounds as tensors: for training a teacher, and for measuring."""
 
 from __future__ import annotations
 
@@ -10,16 +10,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bridge import datasets
+from bridge import audio_sets, datasets
+from bridge.audio_facts import AUDIO_FACTS
 from bridge.batches import cut_out, padded_crops, picture_crops, slices
 from bridge.clip_batches import RandomClips
 from bridge.clips import LabelledVideos, load_video
 from bridge.datasets import FACTS, Labelled
 from bridge.errors import DatasetError
 from bridge.pictures import Pictures
+from bridge.sounds import LabelledSounds
 from torch_aip.stream import Ahead, ahead
 
-__all__ = ["FACTS", "Labelled", "LabelledVideos", "batches", "load", "load_video", "training_batches"]
+__all__ = [
+    "AUDIO_FACTS",
+    "FACTS",
+    "Labelled",
+    "LabelledSounds",
+    "LabelledVideos",
+    "batches",
+    "load",
+    "load_audio",
+    "load_video",
+    "training_batches",
+]
 
 
 def load(
@@ -36,6 +49,26 @@ def load(
         DatasetError: the set is unknown, missing, damaged or not of the kind described there.
     """
     return datasets.load(name_or_path, split, image_size, class_names, data_dir, lazy)
+
+
+def load_audio(
+    name_or_path: str | os.PathLike[str],
+    split: str = "test",
+    *,
+    rate: int = 16_000,
+    seconds: float = 1.0,
+    class_names: Sequence[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    lazy: bool | None = None,
+) -> LabelledSounds:
+    """Load an evaluation set of sounds, as `bridge.audio_sets.load_audio` does.
+
+    Raises:
+        DatasetError: the set is unknown, missing, damaged or not of the kind described there.
+    """
+    return audio_sets.load_audio(
+        name_or_path, split, rate=rate, seconds=seconds, class_names=class_names, data_dir=data_dir, lazy=lazy
+    )
 
 
 def batches(images: np.ndarray | Pictures, batch_size: int) -> Iterator[Tensor]:

@@ -10,10 +10,11 @@ from torch import nn
 
 from bridge.config import DistillConfig, mixing_of
 from bridge.datum.video import ClipSet
-from bridge.datum.views import SampleSet
-from bridge.distilling import Backend, Prepared, ShowAnswers, check_inputs, fingerprint, finish, prepare, start_run
+from bridge.datum.views import CountedSet, SampleSet
+from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
 from bridge.errors import ConfigError
 from bridge.files import plain
+from bridge.preparing import Loaders, Prepared, check_inputs, prepare
 from bridge.runs import RunFolder
 from torch_aip import models
 from torch_aip.datasets import FACTS, load, load_video
@@ -53,7 +54,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
 def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
     render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
     with in_agreement():
-        prepared = prepare(config, _teacher(config), load, load_video, world.is_first)
+        prepared = prepare(config, _teacher(config), Loaders(load, load_video), world.is_first)
         distiller = make_distiller(config, prepared, world.device)
         distiller.check_loader(_loader(prepared.view_set, config.batch_size, render=render))  # before a run begins
     steps = prepared.steps
@@ -104,7 +105,8 @@ def _backend(device: torch.device) -> Backend:
     )  # fmt: skip
 
 
-def _loader(view_set: SampleSet, batch_size: int, **options: Any) -> ViewLoader:
+def _loader(view_set: CountedSet, batch_size: int, **options: Any) -> ViewLoader:
+    assert isinstance(view_set, SampleSet)  # `prepare` has refused sounds
     if isinstance(view_set, ClipSet):
         return clip_loader(view_set, batch_size, **options)
     return view_loader(view_set, batch_size, **options)

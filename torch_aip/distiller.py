@@ -16,7 +16,7 @@ from bridge.datum.mixing import KINDS, Mixing
 from bridge.datum.steps import Numbers
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.progress import StepProgress, note_of
-from bridge.replay import replay
+from bridge.replay import replay, require_store
 from torch_aip import losses, models
 from torch_aip.ema import Average
 from torch_aip.feed import Step, Stored, feed
@@ -187,6 +187,7 @@ class Distiller:
         Raises:
             ConfigError, DatasetError, TeacherError: before the first step, naming both sides.
         """
+        require_store(self.teacher, store_teacher)
         self.check_loader(views)
         steps = steps_per_epoch or steps_in(views)
         first_step = getattr(views, "start_step", initial_epoch * steps)
@@ -302,7 +303,11 @@ class Distiller:
         was_training = self.student.training
         self.student.eval()
         with torch.no_grad():
-            teacher, student = self.teacher(images), self.student(images)
+            student = self.student(images)
+            # One who is asked is not asked twice, and nothing about which no student learns.
+            teacher = student.new_zeros(len(images), self.teacher.classes or 0)
+            if self.teacher.asked is None:
+                teacher = self.teacher(images)
         self.student.train(was_training)
         if teacher.shape[-1] != student.shape[-1]:
             raise TeacherError(

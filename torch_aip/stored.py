@@ -13,7 +13,7 @@ from bridge.answers import AnswerStore
 from bridge.datum.mixing import Mixing
 from bridge.datum.steps import Numbers
 from bridge.errors import ConfigError
-from bridge.replay import identity_of
+from bridge.replay import identity_of, remember
 from torch_aip.feed import feed
 from torch_aip.launch import world_size
 from torch_aip.mixing import mix
@@ -37,7 +37,8 @@ def answered(
     """Let the teacher answer the first `steps` mixed batches of a run, or find that it has.
 
     The store fits every student, loss and temperature, and only this teacher, datum, recipe, mixing, seed and batch
-    size. Killed, it goes on behind the last answers that reached the disk.
+    size. Killed, it goes on behind the last answers that reached the disk; of one who is `Asked`, these are all that
+    came.
 
     Args:
         folder: of the store.
@@ -60,6 +61,7 @@ def answered(
             "again. Pass it unwrapped."
         )
     identity = identity_of(teacher, views.view_set, mixing, seed)
+    remember(teacher, folder, steps, views.batch_size)
     alone = world_size() == 1
     store = AnswerStore.open(
         folder, identity=identity, steps=steps, batch=views.batch_size, classes=teacher.classes or 0, create=alone

@@ -17,7 +17,9 @@ from torch.nn import functional
 from bridge.errors import ConfigError, MissingTeacherError, TeacherError
 from bridge.names import hint
 from bridge.networks import is_x3d, scaled_resnet
+from bridge.teachers.asking import Asked
 from bridge.teachers.card import CARD_NAME, CHANNELS_FIRST, FORMS, Card, kind_of, replacing_folder
+from bridge.teachers.remote import behind, is_address
 from bridge.teachers.shelf import find_folder, published_as, shelf
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY, check_statements, number_of_classes
 from torch_aip import models
@@ -35,7 +37,8 @@ class Teacher(nn.Module):
     Convolutions of images are stored channels-last, which changes speed (1.4 × on a CPU for ResNet-18), not answers.
 
     Args:
-        model: A module (frozen from then on), or any callable that takes a batch of images (or waveforms).
+        model: A module (frozen from then on), or any callable that takes a batch of images (or waveforms). One of NumPy
+            arrays, such as of a service, goes into `Asked(function)`: it is not asked in training steps, nor twice.
         outputs: What the model gives: ``logits``, ``probabilities``, or ``labels`` (class numbers ``[batch]``
             or one-hot ``[batch, classes]``).
         mean: Mean per channel to subtract before the model, in float32; None where the model does it itself.
@@ -46,6 +49,7 @@ class Teacher(nn.Module):
         classes: Number of classes, needed only for models that are not of `torch_aip.models`.
         input_size: Height and width in pixels (or the frames, height and width of clips, or the samples of a waveform),
             likewise.
+        rate: Samples per second of waveforms.
 
     Raises:
         TeacherError: The arguments contradict each other or the model.
@@ -66,11 +70,16 @@ class Teacher(nn.Module):
         *,
         classes: int | None = None,
         input_size: tuple[int, ...] | None = None,
+        rate: int | None = None,
     ) -> None:
         super().__init__()
         if not callable(model):
             raise TeacherError(f"A teacher is a module or a function of images, not a {type(model).__name__}.")
         check_statements(outputs, mean, std)
+        if isinstance(model, Asked) and mean is not None:
+            raise TeacherError("What is asked takes images as they are, in [0, 1]: leave out mean and std.")
+        if isinstance(model, Asked) and dtype == "bfloat16":
+            raise TeacherError("dtype='bfloat16' needs a module; this teacher is another callable.")
         if dtype not in (None, "float32", "bfloat16"):
             raise TeacherError(f"dtype={dtype!r} must be None, 'float32' or 'bfloat16'.")
         self._outputs = outputs
@@ -85,6 +94,7 @@ class Teacher(nn.Module):
             store_channels_last(model)
         made_with = (models.architecture_of(model) or {}).get("arguments", {})
         self._input_size = input_size or models.input_size_of(model)
+        self._rate = rate
         told = {"classes": classes, "class_names": None if class_names is None else len(class_names)}
         self._classes = number_of_classes({**told, "the model": made_with.get("classes")}, outputs)
         self.train(False)
@@ -100,9 +110,24 @@ class Teacher(nn.Module):
         return self._input_size
 
     @property
+    def rate(self) -> int | None:
+        """Samples per second of the waveforms; None of anything else, or unknown."""
+        return self._rate
+
+    @property
+    def network(self) -> Any:
+        """The model itself, where it is asked about samples as they are: not behind a mean and a deviation."""
+        return self._hidden[0] if self._statistics is None else None
+
+    @property
     def outputs(self) -> str:
         """What the model gives: logits, probabilities or labels (the teacher itself gives log space)."""
         return self._outputs
+
+    @property
+    def asked(self) -> Asked | None:
+        """Who is asked outside of training steps, so that answers have to be stored; None of a network."""
+        return self._hidden[0] if isinstance(self._hidden[0], Asked) else None
 
     @property
     def digest(self) -> str | None:
@@ -161,6 +186,8 @@ class Teacher(nn.Module):
             raise TeacherError(f"The teacher takes [{expected}], not {list(images.shape)}.")
         if any(part.training for module in self._parts() for part in module.modules()):
             self.train(False)  # somebody who holds the model itself has trained it meanwhile
+        if self.asked is not None:
+            return self._ask(self.asked, images)
         x = images.float()
         if normalise is not None:
             x = normalise(x)
@@ -174,6 +201,14 @@ class Teacher(nn.Module):
         if isinstance(answer, (list, tuple)):
             raise TeacherError(f"The teacher gives {len(answer)} outputs; expected one, the class scores.")
         return self._in_log_space(torch.as_tensor(answer))
+
+    def _ask(self, asked: Asked, images: Tensor) -> Tensor:
+        if self._classes is None:
+            raise TeacherError(f"{asked.name} is asked with classes=…, how many it knows.")
+        arrays = images.float().cpu()
+        arrays = arrays.movedim(1, -1) if arrays.ndim > 2 else arrays
+        scores = torch.from_numpy(asked.scores(arrays.numpy(), self._outputs, self._classes))
+        return self._in_log_space(scores.to(images.device))
 
     def _in_log_space(self, scores: Tensor) -> Tensor:
         if self._outputs == "labels" and scores.ndim == 2 and scores.shape[1] == 1:
@@ -311,6 +346,8 @@ def load_model(folder: str | Path, dataset: str | None = None) -> tuple[nn.Modul
     Raises:
         TeacherError: There is no such teacher, or its files are damaged, foreign or refused.
     """
+    if is_address(folder):
+        raise TeacherError(f"{folder} answers, but has no weights to load; a folder has.")
     found = _find(folder, dataset)
     if isinstance(found, tuple):
         return found
@@ -334,7 +371,8 @@ def load_teacher(
         folder_or_name: A folder with ``card.json``, or its name; ``torchvision/resnet18``, ``timm/…`` with the weights
             published there, downloaded the first time. For the data set ``in1k`` a bare ``resnet18`` that is no
             folder's name means torchvision's; so does ``r3d_18`` for ``k400``, where ``x3d_xs``, ``x3d_s``, ``x3d_m``
-            and ``x3d_l`` mean pytorchvideo's.
+            and ``x3d_l`` mean pytorchvideo's. Or the address of an endpoint, such as ``http://127.0.0.1:8000``, that
+            speaks as `bridge.teachers.remote` describes.
         dtype: ``"bfloat16"`` for a faster, less precise one.
         dataset: The data set it is wanted for: of ``wrn_40_4``, the one in ``cifar10_wrn_40_4`` comes first.
         form: ``"safetensors"`` or ``"onnx"``; None: the first if this backend knows the architecture, else the second.
@@ -342,6 +380,9 @@ def load_teacher(
     Raises:
         TeacherError: There is no such teacher or form, or its files are damaged, foreign or refused.
     """
+    if is_address(folder_or_name):
+        asked, about = behind(str(folder_or_name), dtype, form)
+        return Teacher(asked, **about)
     found = _find(folder_or_name, dataset)
     if isinstance(found, tuple):
         model, card = found
@@ -355,7 +396,7 @@ def load_teacher(
         model = _from_safetensors(path, card) if form == "safetensors" else _from_onnx(path, card)
     return Teacher(
         model, outputs=card.outputs, class_names=card.class_names, dtype=dtype, digest=digest,
-        classes=card.classes, input_size=card.input_size,
+        classes=card.classes, input_size=card.input_size, rate=card.rate,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from bridge.datum import audio_tables as tables
 from bridge.datum.audio_files import SOUNDFILE, Reader
-from bridge.datum.audio_recipes import AudioAugmentation, AudioRecipe, Pair, audio_recipe
+from bridge.datum.audio_recipes import SAMPLES, AudioAugmentation, AudioRecipe, Pair, audio_recipe
 from bridge.datum.audio_sources import AudioSource, load_audio
 from bridge.datum.counter import shuffled_index, uniforms
 from bridge.datum.views import CountedSet
@@ -215,8 +215,11 @@ def make_audio_set(
         DatumError: the clip cannot be read. RecipeError: a value is out of range.
     """
     samples = round(rate * seconds) if 0 < seconds < 1e6 else 0
-    if samples < 1:
-        raise RecipeError(f"seconds (={seconds}) must be more than 0: the length of a view.")
+    if not SAMPLES[0] <= samples <= SAMPLES[1]:
+        raise RecipeError(
+            f"seconds (={seconds:g}), the length of a view, must be between {SAMPLES[0] / rate:g} and "
+            f"{SAMPLES[1] / rate:g} at {rate} samples per second."
+        )
     if not isinstance(recipe, AudioRecipe):
         recipe = audio_recipe(recipe, rate, samples)
     if (recipe.rate, recipe.samples) != (rate, samples):

@@ -25,23 +25,25 @@ def log_mel(
         waveforms: float [batch, samples].
         rate: samples per second.
         bands: mel bands.
-        window, hop: of a frame and between two, in seconds. The defaults, with 64 bands, are those of COLA (Saeed et
-            al. 2021).
+        window, hop: of a frame and between two, in seconds; less where a waveform is shorter than four windows or 32
+            hops. The defaults, with 64 bands, are those of COLA (Saeed et al. 2021).
 
     Returns:
         float32 [batch, frames, bands] in dB, the lowest band first.
     """
-    length, step = round(window * rate), round(hop * rate)
-    missing = max(0, length - waveforms.shape[1])
-    frames = np.lib.stride_tricks.sliding_window_view(np.pad(waveforms, ((0, 0), (0, missing))), length, axis=1)
+    samples = waveforms.shape[1]
+    length, step = max(2, min(round(window * rate), samples // 4)), max(1, min(round(hop * rate), samples // 32))
+    frames = np.lib.stride_tricks.sliding_window_view(waveforms, length, axis=1)[:, ::step]
     size = 2 << (length - 1).bit_length()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
-    power = np.abs(np.fft.rfft(frames[:, ::step] * hann, size)) ** 2
     low, high = (1127 * np.log1p(hertz / 700) for hertz in (60.0, 0.4875 * rate))
     mel = 1127 * np.log1p(np.arange(size // 2 + 1) * rate / size / 700)
     place = (mel - low) / (high - low) * (bands + 1)
     triangles = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(1, bands + 1)))
-    return (10 * np.log10(power @ triangles + 1e-10)).astype(np.float32)
+    decibels = np.empty((*frames.shape[:2], bands), np.float32)
+    for k, some in enumerate(frames):  # one by one, to bound memory
+        decibels[k] = 10 * np.log10(np.abs(np.fft.rfft(some * hann, size)) ** 2 @ triangles + 1e-10)
+    return decibels
 
 
 def spectrogram_pictures(
@@ -59,7 +61,11 @@ def spectrogram_pictures(
     Returns:
         uint8 [batch, bands, frames, 3], RGB.
     """
-    decibels = log_mel(waveforms, rate, bands=bands)
+    return pictures_of(log_mel(waveforms, rate, bands=bands), colour=colour, together=together)
+
+
+def pictures_of(decibels: np.ndarray, *, colour: bool = True, together: bool = False) -> np.ndarray:
+    """Spectrograms in dB, [batch, frames, bands], as `spectrogram_pictures` draws them."""
     # Under -60 dB all is silence, or its picture would be one of rounding errors.
     top = np.maximum(decibels.max(axis=None if together else (1, 2), keepdims=True), -60.0)
     shade = np.clip((decibels - top) / FLOOR + 1, 0, 1).transpose(0, 2, 1)[:, ::-1]

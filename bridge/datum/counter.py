@@ -12,7 +12,16 @@ from functools import lru_cache
 import numpy as np
 
 # One name per independent use, so that a change in how many numbers one part draws never moves another part's.
-STREAMS = {"order": 0, "base": 1, "augmentation": 2, "mixing": 3, "teacher_training": 4, "stored_order": 5}
+STREAMS = {
+    "order": 0,
+    "base": 1,
+    "augmentation": 2,
+    "mixing": 3,
+    "teacher_training": 4,
+    "stored_order": 5,
+    "masks": 6,
+    "neurons": 7,
+}
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -1,4 +1,4 @@
-"""Writing views and clips out as files, for people who want files: a folder or tar shards, resumable.
+"""Writing views, clips and sounds out as files, for people who want files: a folder or tar shards, resumable.
 
 Views are a function of their number, so an interrupted export only has to render the numbers whose files are
 missing. A file gets its name only when it is whole: it is written beside and renamed.
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from bridge.datum.audio_files import encode_wav
 from bridge.datum.clip_files import check_writable, encode_clip
 from bridge.errors import DatumError
 from bridge.files import remove_leftovers, replacing
@@ -51,14 +52,15 @@ def write_views(
     ``views-000000.tar`` with the keys ``00000012.png`` (WebDataset style), the same bytes for the same views.
 
     Args:
-        render: view numbers int64 [n] to views uint8 [n, h, w, 3] RGB, or to clips uint8 [n, frames, h, w, 3]; must
-            depend on the numbers alone.
+        render: view numbers int64 [n] to views uint8 [n, h, w, 3] RGB, to clips uint8 [n, frames, h, w, 3], or to
+            sounds float32 [n, samples] in [-1, 1]; must depend on the numbers alone.
         count: how many views there are to be in the end.
         out: the folder; created if missing; refused if it holds anything but an earlier export.
         layout: ``folder`` or ``tar``.
-        image_format: ``png`` (exact) or ``jpg``, without chroma subsampling; of clips ``mp4`` (`encode_clip`).
+        image_format: ``png`` (exact) or ``jpg``, without chroma subsampling; of clips ``mp4`` (`encode_clip`);
+            of sounds ``wav`` (`encode_wav`).
         quality: JPEG quality, 1..100; unused for others.
-        rate: of clips, in frames per second; unused for images.
+        rate: of clips in frames per second, of sounds in samples per second; unused for images.
         batch: views rendered at a time; changes nothing in the files.
         shard_size: views per tar shard.
         labels: integers [count], one class per view: ``00000012.cls`` in the shards, or one ``labels.csv``.
@@ -74,8 +76,7 @@ def write_views(
             and no PyAV.
     """
     _check(count, layout, image_format, quality, batch, shard_size, labels)
-    clips = image_format == "mp4"
-    if clips:
+    if image_format == "mp4":
         check_writable(rate)
     out = Path(out).expanduser()
     _open_export(
@@ -88,17 +89,17 @@ def write_views(
             "quality": quality if image_format == "jpg" else None,
             "shard_size": shard_size if layout == "tar" else None,
             "labels_sha256": None if labels is None else _labels_hash(labels),
-            **({"rate": float(rate)} if clips else {}),
+            **({"rate": float(rate)} if image_format in ("mp4", "wav") else {}),
         },
     )
 
     def encoded(numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         for some in _batches(numbers, batch):
-            views = _rendered(render, some, clips)
+            views = _rendered(render, some, image_format)
             for number, view in zip(some.tolist(), views, strict=True):
-                yield number, encode_clip(view, rate) if clips else _encode(view, image_format, quality)
+                yield number, _encode(view, image_format, quality, rate)
 
-    unit = "clips" if clips else "views"
+    unit = "clips" if image_format == "mp4" else "views"
 
     if layout == "folder":
         if labels is not None:
@@ -134,7 +135,7 @@ def _check(
             raise DatumError(f"{name} is {value}: expected 1 or more.")
     for name, value, known in (
         ("layout", layout, ("folder", "tar")),
-        ("image_format", image_format, ("png", "jpg", "mp4")),
+        ("image_format", image_format, ("png", "jpg", "mp4", "wav")),
     ):
         if value not in known:
             raise DatumError(f"{name} is {value!r}: expected one of {', '.join(known)}.")
@@ -220,18 +221,25 @@ def _batches(numbers: Iterable[int], size: int) -> Iterator[np.ndarray]:
         yield numbers[start : start + size]
 
 
-def _rendered(render: Render, numbers: np.ndarray, clips: bool) -> np.ndarray:
-    views, sides = np.asarray(render(numbers)), "frames, h, w" if clips else "h, w"
-    right_shape = views.ndim == 4 + clips and views.shape[:: 3 + clips] == (len(numbers), 3) and views.size > 0
-    if views.dtype != np.uint8 or not right_shape:
+def _rendered(render: Render, numbers: np.ndarray, image_format: str) -> np.ndarray:
+    views = np.asarray(render(numbers))
+    dtype, sides = {"mp4": ("uint8", "frames, h, w, 3"), "wav": ("float32", "samples")}.get(
+        image_format, ("uint8", "h, w, 3")
+    )
+    right_shape = views.ndim == 2 + sides.count(",") and len(views) == len(numbers) and views.size > 0
+    if views.dtype != dtype or not right_shape or (dtype == "uint8" and views.shape[-1] != 3):
         raise DatumError(
             f"render gave {views.dtype} of shape {list(views.shape)} for {len(numbers)} views: expected "
-            f"uint8 [{len(numbers)}, {sides}, 3]."
+            f"{dtype} [{len(numbers)}, {sides}]."
         )
     return views
 
 
-def _encode(view: np.ndarray, image_format: str, quality: int) -> bytes:
+def _encode(view: np.ndarray, image_format: str, quality: int, rate: float) -> bytes:
+    if image_format == "mp4":
+        return encode_clip(view, rate)
+    if image_format == "wav":
+        return encode_wav(view, round(rate))
     buffer = io.BytesIO()
     if image_format == "png":
         # Views are small and noisy: more effort takes several times as long and saves next to nothing.

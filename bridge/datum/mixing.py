@@ -32,18 +32,22 @@ class Mixing:
         alpha: λ ~ Beta(alpha, alpha), the share that stays. 0.25 for CIFAR, 1 for ImageNet (reference code).
         per: one λ and one box for the whole "batch" (reference code), or for each "sample" (ours).
         block: partners are found within blocks of this many rows (ours).
+        on: the "input", which is all there is of images and clips; or of sounds the "spectrogram" (ours).
     """
 
     kind: str = "cutmix"
     alpha: float = 0.25
     per: str = "batch"
     block: int = 16
+    on: str = "input"
 
     def __post_init__(self) -> None:
         if self.kind not in CLIP_KINDS:
             raise RecipeError(f"mixing (={self.kind!r}) must be one of {', '.join(CLIP_KINDS)}.")
         if self.per not in ("batch", "sample"):
             raise RecipeError(f"mixing per (={self.per!r}) must be 'batch' or 'sample'.")
+        if self.on not in ("input", "spectrogram"):
+            raise RecipeError(f"mixing on (={self.on!r}) must be 'input' or 'spectrogram'.")
         if not 0 < self.alpha <= 100:
             raise RecipeError(f"mixing alpha (={self.alpha}) must be in (0, 100].")
         if self.block < 2:
@@ -55,9 +59,10 @@ class MixingNumbers(NamedTuple):
 
     Attributes:
         partner: int32 [batch], row of the partner minus the own row.
-        box: float32 [batch, 4]: left, top, right, bottom as shares of the image; the partner shows where a pixel's
-            centre lies inside; empty without CutMix. With "reference_cutmix" [batch, 6]: then the first and last
-            moment as shares of the clip.
+        box: float32 [batch, 4]: left, top, right, bottom as shares of the image, or of a spectrogram, whose time goes
+            from left to right; the partner shows where a pixel's centre lies inside; empty without CutMix. Of waveforms
+            left and right are time, and top and bottom 0 and 1. With "reference_cutmix" [batch, 6]: then the first and
+            last moment as shares of the clip.
         weight: float32 [batch]: share of the partner outside the box; 0 without MixUp.
     """
 
@@ -66,7 +71,7 @@ class MixingNumbers(NamedTuple):
     weight: Any
 
 
-def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int) -> MixingNumbers:
+def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int, axes: int = 2) -> MixingNumbers:
     """The mixing of one step, or of several steps one after the other: a pure function of its arguments.
 
     Args:
@@ -74,6 +79,7 @@ def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int
         seed: 0 ≤ seed < 2**64.
         step: number of the step, or int64 [k].
         batch: rows per step.
+        axes: along which a box is cut: 2, or 1 of waveforms, where a stretch of time is.
 
     Returns:
         `MixingNumbers` of k · batch rows; no partner is in another step.
@@ -84,9 +90,12 @@ def mixing_numbers(mixing: Mixing, seed: int, step: int | np.ndarray, batch: int
     shared = u[:, :, :1] if mixing.per == "batch" else u
     kept = beta_quantile(shared[0], mixing.alpha)
     cut: Any = {"cutmix": True, "reference_cutmix": True, "mixup": False}.get(mixing.kind, shared[1] < 0.5)
-    half = np.where(cut, 0.5 * np.sqrt(1 - kept), 0.0)  # the box keeps the image's aspect: area 1 − λ before clipping
+    # The box keeps the image's aspect: a share 1 − λ of it before clipping.
+    half = np.where(cut, 0.5 * (1 - kept) ** (1 / axes), 0.0)
     box = np.stack([shared[2] - half, shared[3] - half, shared[2] + half, shared[3] + half], axis=-1)
     weight = np.where(cut, 0.0, 1 - kept)
+    if axes == 1:
+        box[..., 1], box[..., 3] = 0.0, 1.0
     if mixing.kind == "none":
         box, weight = np.zeros_like(box), np.zeros_like(weight)
     if mixing.kind == "reference_cutmix":  # time takes the place of the width

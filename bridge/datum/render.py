@@ -6,17 +6,22 @@ import math
 
 import numpy as np
 
+from bridge.datum.audio import AudioSet
+from bridge.datum.audio_render import render_audio
 from bridge.datum.colour import LUMA, UNCHANGED
 from bridge.datum.steps import Numbers
 from bridge.datum.video import ClipNumbers
-from bridge.datum.views import SampleSet, ViewNumbers
+from bridge.datum.views import CountedSet, SampleSet, ViewNumbers
 
 _OPENCV_LIMIT = 32_000  # warpAffine keeps positions in 16 bits
 _GREY = np.tile(LUMA, (3, 1))
 
 
-def render(views: SampleSet, n: np.ndarray) -> np.ndarray:
-    """Samples `n` (integers [batch]) of a view set or clip set, as `render_numbers` draws them."""
+def render(views: CountedSet, n: np.ndarray) -> np.ndarray:
+    """Samples `n` (integers [batch]) of a set of views, clips or sounds: `render_numbers` or `render_audio` of them."""
+    if isinstance(views, AudioSet):
+        return render_audio(views, n)
+    assert isinstance(views, SampleSet)
     return render_numbers(views.numbers(n), views)
 
 

@@ -16,9 +16,12 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from bridge.audio_facts import AUDIO_FACTS
 from bridge.child import error_in, last_line, run_child
-from bridge.config import DistillConfig, SweepConfig, TrainTeacherConfig, updated
+from bridge.config import DistillConfig, SweepConfig, TrainTeacherConfig
+from bridge.config_check import updated
 from bridge.datasets import FACTS, load
+from bridge.datum.audio_sources import load_audio
 from bridge.datum.sources import list_files, load_source
 from bridge.errors import ConfigError, MissingTeacherError, RunError, TeacherError
 from bridge.files import atomic_write
@@ -88,14 +91,19 @@ def _inspected(runs: Sequence[Run], preset: str | None, module: str, inspect: In
     """Refuse what cannot work; hashes of what the runs are made from."""
     hashes: dict[str, Any] = {}
     for run in runs:
-        image, teacher, dataset = run.config.image, run.config.teacher, run.config.dataset
-        if image is None:
-            raise ConfigError("Which image? Give --image FILE (any photograph), or several: --vary image=FILE,FILE.")
+        image, sound, teacher, dataset = run.config.image, run.config.audio, run.config.teacher, run.config.dataset
+        if image is None and sound is None:
+            raise ConfigError(
+                "Which image? Give --image FILE (any photograph), or several: --vary image=FILE,FILE; for teachers of "
+                "sounds --audio FILE, or --vary audio=FILE,FILE."
+            )
         if teacher is None:
             raise ConfigError(f"Which teacher? Give --teacher FOLDER.{_how_to_train(preset, module, run.config, None)}")
-        if f"image {image}" not in hashes:
+        if image is not None and f"image {image}" not in hashes:
             hashes[f"image {image}"] = _hash_of(image)
-        if dataset not in FACTS and not Path(dataset).exists():
+        if sound is not None and f"audio {sound}" not in hashes:
+            hashes[f"audio {sound}"] = load_audio(sound).sha256
+        if dataset not in FACTS and dataset not in AUDIO_FACTS and not Path(dataset).exists():
             load(dataset)  # says what is wrong with it
         try:
             hashes |= inspect(run.config)

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from bridge.config import DistillConfig, SweepConfig, ViewOptions, check, updated
+from bridge.config import DistillConfig, SweepConfig, ViewOptions
+from bridge.config_check import check, updated
 from bridge.errors import ConfigError
 from bridge.presets import preset_options
 
@@ -95,7 +96,7 @@ def base_options(config: SweepConfig) -> DistillConfig:
             if key in _SET_BY_THE_SWEEP:
                 raise ConfigError(f"{origin} cannot take {key!r}; use the sweep's own {_SET_BY_THE_SWEEP[key]}.")
         base = updated(base, {key: _typed(_plain_key(key), value) for key, value in values.items()}, origin)
-    for key in ("teacher", "image"):
+    for key in ("teacher", "image", "audio"):
         given = getattr(config, key)
         if given is not None and key in varied:
             raise ConfigError(f"--{key} {given} and --vary {key}=… contradict each other; leave one out.")

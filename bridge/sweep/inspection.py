@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.config import DistillConfig
-from bridge.distilling import made_for
+from bridge.preparing import made_for
 
 
 def inspector(
@@ -33,7 +33,7 @@ def inspector(
         what = (*asked, run.loss, run.mixing, *student, run.image_size, run.frames, run.motion, run.patches)
         if what not in seen:
             seen.add(what)
-            built = make_student(run, teacher.classes or 0, made_for(run, teacher.input_size))
+            built = make_student(run, teacher.classes or 0, made_for(run, teacher))
             distiller(built, teacher, run.temperature, run.loss, run.mixing)
         return {f"teacher {name} for {run.dataset}": teacher.digest}
 

@@ -12,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from bridge.audio_facts import AUDIO_FACTS, AudioFacts
 from bridge.errors import ConfigError, TeacherError
-from bridge.facts import FACTS, VIDEO_FACTS, DatasetFacts, VideoFacts
+from bridge.facts import FACTS, VIDEO_FACTS
 from bridge.names import lookup
+from bridge.teachers.accuracy import accuracies
 from bridge.teachers.card import CHANNELS_FIRST, FORMS, RANGES, Card, replacing_folder
+from bridge.teachers.engines import channels_first
 from bridge.teachers.front_end import FrontEnd, front_end_of
 from bridge.teachers.options import ExportConfig
-from bridge.teachers.readers import READERS, Network, Numbers, Span, Wanted
+from bridge.teachers.readers import READERS, AnyFacts, Network, Numbers, Span, Wanted
+from bridge.teachers.runtime import Runtime
 from bridge.teachers.shelf import shelf
-from bridge.teachers.sources import arguments_of, source_of
+from bridge.teachers.sources import front_end_said, source_of
 from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 
 
@@ -38,7 +42,7 @@ def export(config: ExportConfig) -> Card:
     """
     if config.model is None:
         raise ConfigError("Which network? Give --model, such as mine.onnx, torchvision/resnet18 or resnet56.")
-    facts = lookup({**FACTS, **VIDEO_FACTS}, config.dataset, "data set") if config.dataset else None
+    facts = lookup({**FACTS, **VIDEO_FACTS, **AUDIO_FACTS}, config.dataset, "data set") if config.dataset else None
     if config.measure and facts is None:
         raise ConfigError("--measure needs --dataset, the data set to measure on.")
     source = source_of(config.model, config.trust)
@@ -71,7 +75,7 @@ def place_of(config: ExportConfig) -> Path:
     return shelf() / (f"{config.dataset}_{label}" if config.dataset else label)
 
 
-def class_names_of(config: ExportConfig, facts: DatasetFacts | VideoFacts | None) -> tuple[str, ...] | None:
+def class_names_of(config: ExportConfig, facts: AnyFacts | None) -> tuple[str, ...] | None:
     """The names the options give: of `--class-names`, else of `--dataset`; None: neither is given.
 
     Raises:
@@ -163,10 +167,8 @@ def front_end_asked(config: ExportConfig) -> FrontEnd | None:
     """
     if config.front_end is None:
         return None
-    kind, _, pairs = config.front_end.partition(":")
-    description = arguments_of([pair for pair in pairs.split(",") if pair], "--front-end")
     given = {name: value for name in ("rate", "samples") if (value := getattr(config, name)) is not None}
-    return front_end_of({"kind": kind, **given, **description})
+    return front_end_of({**given, **front_end_said(config.front_end)})
 
 
 def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tuple[Numbers, Numbers] | None) -> Card:
@@ -186,7 +188,8 @@ def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tup
             f"{config.model} answers for {classes} classes, but {len(names)} class names were given{given}."
         )
     audio = known.kind == "audio"
-    if audio and front_end is None and config.rate is None:
+    rate = config.rate or (wanted.facts.rate if isinstance(wanted.facts, AudioFacts) else None)
+    if audio and front_end is None and rate is None:
         raise ConfigError(f"{config.model} takes waveforms; say at which rate with --rate 16000 (samples per second).")
     baked = "" if kept is None else f"; pixels in [0, 1] normalised by mean {_listed(kept[0])}, std {_listed(kept[1])}"
     said: dict[str, Any] = dict(
@@ -203,12 +206,15 @@ def _write(beside: Path, wanted: Wanted, network: Network, model: Any, kept: tup
         card = Card(
             classes=classes, input_size=known.input_size, kind=known.kind, range=RANGES[known.kind],
             **({"layout": CHANNELS_FIRST["video"]} if known.kind == "video" else {}),
-            rate=(front_end.rate if front_end else config.rate) if audio else None,
+            rate=(front_end.rate if front_end else rate) if audio else None,
             front_end=front_end.described() if front_end else None, parameters=known.parameters, **said,
         )  # fmt: skip
     onnx.save(model, beside / FORMS["onnx"])
     if config.measure:
-        card = dataclasses.replace(card, accuracy=_measured(config, beside / FORMS["onnx"], card))
+        runtime = Runtime(beside / FORMS["onnx"])
+        runs = [lambda x: runtime(channels_first(x))]
+        (found,) = accuracies(runs, card, str(config.dataset), config.data_dir)
+        card = dataclasses.replace(card, accuracy=found)
     card = dataclasses.replace(card, forms={**card.forms, "onnx": FORMS["onnx"]}).sealed(beside)
     card.save(beside)
     return card
@@ -218,34 +224,8 @@ def _listed(numbers: Numbers) -> str:
     return " ".join(f"{number:.4g}" for number in numbers)
 
 
-def _measured(config: ExportConfig, path: Path, card: Card) -> dict[str, Any]:
-    from bridge.datasets import check_classes, load, readable_rows
-    from bridge.metrics import evaluate_logits
-    from bridge.teachers.runtime import Runtime
-
-    if card.kind != "image" or card.input_size is None:
-        raise ConfigError("--measure is for networks that take images.")
-    data = load(str(config.dataset), image_size=card.input_size[0], data_dir=config.data_dir)
-    data = check_classes(data, card.classes, card.class_names)
-    runtime = Runtime(path)
-    scores = np.concatenate(
-        [
-            runtime(np.ascontiguousarray(data.images[first : first + 256].transpose(0, 3, 1, 2), np.float32) / 255)
-            for first in range(0, len(data.images), 256)
-        ]
-    )
-    rows = readable_rows(data)
-    scores, labels = scores[rows], None if data.labels is None else data.labels[rows]
-    if card.outputs == "labels":
-        return {"top1": float((scores.reshape(-1) == labels).mean()), "dataset": data.name, "n": len(rows)}
-    top1 = evaluate_logits(scores, labels)["student_top1"]
-    return {"top1": top1, "dataset": data.name, "n": len(rows)}
-
-
 def _compare(answer: Callable[[np.ndarray], np.ndarray], raw: Any, name: str) -> None:
     """Refuse an export that does not compute what its source does, on four seeded inputs."""
-    from bridge.teachers.runtime import Runtime
-
     runtime = Runtime(raw)
     x = runtime.random_input(4)
     expected, found = answer(x), runtime(x)

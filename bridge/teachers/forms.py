@@ -14,6 +14,7 @@ import numpy as np
 
 from bridge.errors import ConfigError, TeacherError
 from bridge.files import replacing, sync_folder
+from bridge.teachers.accuracy import accuracies
 from bridge.teachers.card import FORMS, Card, place_beside
 from bridge.teachers.engines import ENGINES, Run, channels_first
 from bridge.teachers.onnx_file import read_onnx
@@ -51,23 +52,58 @@ def convert(config: ConvertConfig) -> list[str]:
     out = Path(config.out) if config.out else default
     if out != default or not inside:  # a model.onnx the card does not name is what a killed conversion left
         _refuse_place(out, config.to)
+    in_parts = config.to == "tflite_int8" and card.kind == "audio"
+    if in_parts:
+        _refuse_place(front_end_beside(out), config.to)
     if config.to in card.forms:
+        if config.dataset is not None:
+            raise ConfigError(f"{folder} holds {card.forms[config.to]} already: measure it with `evaluate`.")
         if config.out is None:
             return [f"{folder} holds {card.forms[config.to]} already, as its card says."]
         _copy(folder / card.forms[config.to], out)
         return [f"Written to {out}, a copy of {folder / card.forms[config.to]}."]
     name, original = _original(folder, card)
     views = views_of(card, config.views, 512)
-    probes = Probes(card, config.image, 2 * views, config.seed, config.videos)
+    probes = Probes(card, config.image, 2 * views, config.seed, config.videos, config.audio)
     with _taking_place_of(out) as beside:
         run = WRITERS[config.to](folder, card, beside, probes, views, name)
         compared = _compared(config, out, name, original, run, probes, batch_of(card, None))
-    lines = [f"Written to {out}.", compared]
+    lines = [_written(out), compared]
+    if in_parts:
+        lines += _parts(out)
     if inside and out == default:
         new = dataclasses.replace(card, forms={**card.forms, config.to: FORMS[config.to]}).sealed(folder)
         new.save(folder)
         lines.append(f"The card of {folder} names it now.")
+    if config.dataset is not None:
+        before, after = accuracies([original, run], card, config.dataset, config.data_dir)
+        lines.append(
+            f"Top-1 on {after['n']:,} of {after['dataset']}: {after['top1']:.2%}; {name} {before['top1']:.2%}."
+        )
     return lines
+
+
+def front_end_beside(path: str | Path) -> Path:
+    """Where the front end of an int8 network for sounds lies: ``x.tflite`` -> ``x_front_end.tflite``."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}_front_end.tflite")
+
+
+def _written(out: Path) -> str:
+    size = "" if out.is_dir() else f", {out.stat().st_size:,} bytes"
+    return f"Written to {out}{size}."
+
+
+def _parts(out: Path) -> list[str]:
+    """What a program needs to know to feed an int8 network for sounds."""
+    from keras_aip.int8_audio import parts_of
+
+    features, scores = parts_of(out)
+    return [
+        f"{_written(front_end_beside(out))[:-1]}: its front end, float32, waveform to features.",
+        f"In go int8 features {list(features.shape)}, round(feature / {features.step:.6g}) + {features.zero}; out come "
+        f"int8 scores, {scores.step:.6g} * (value - {scores.zero}). The file says so too.",
+    ]
 
 
 def _original(folder: Path, card: Card) -> tuple[str, Run]:
@@ -99,24 +135,28 @@ def _refuse_place(out: Path, to: str) -> None:
 
 @contextlib.contextmanager
 def _taking_place_of(out: Path) -> Iterator[Path]:
-    """A place to write to, beside ``out`` and of its name; what is there takes out's place if the block succeeds."""
+    """A place to write to, beside ``out`` and of its name; what is there takes out's place if the block succeeds.
+
+    So does what is written beside it, first.
+    """
     beside = place_beside(out.absolute())
     written = beside / out.name
     try:
         beside.mkdir(parents=True)
         yield written
-        for path in [*written.rglob("*")] if written.is_dir() else [written]:
+        for path in beside.rglob("*"):
             if path.is_file():
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
-        os.replace(written, out)
+        for part in sorted(beside.iterdir(), key=lambda part: part == written):
+            os.replace(part, out.with_name(part.name))
         sync_folder(out.absolute().parent)
     except OSError as error:
         raise TeacherError(f"{out} cannot be written ({error.strerror or error}). Choose another --out.") from error
     except TeacherError as error:
-        if str(written) not in str(error):
+        if str(beside) not in str(error):
             raise
-        raise TeacherError(str(error).replace(str(written), str(out))) from error
+        raise TeacherError(str(error).replace(str(beside), str(out.parent))) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -140,7 +180,8 @@ def _compared(config: ConvertConfig, out: Path, name: str, original: Run, run: R
         )
     line = f"Same answer as {name} on {agreement:.2%} of {len(a):,} views; scores differ by {relative:.1e} at most."
     if config.to == "tflite_int8":
-        line += f" Calibrated on {views:,} other views of {config.image}, no data."
+        source = config.image if probes.rate is None else config.audio
+        line += f" Calibrated on {views:,} other {f'views of {source}' if source else 'synthetic sounds'}, no data."
     return line
 
 
@@ -183,15 +224,17 @@ def _tflite(folder: Path, card: Card, out: Path, probes: Probes, views: int, ori
 
 
 def _tflite_int8(folder: Path, card: Card, out: Path, probes: Probes, views: int, original: str) -> Run:
-    if card.kind != "image":
-        raise TeacherError(
-            "int8 is for networks that take images; of audio it would have to start after the front end, and of video "
-            "nobody has tried it."
-        )
+    if card.kind == "video":
+        raise TeacherError("int8 is for networks that take images or waveforms; of video nobody has tried it.")
     with needed(*TENSORFLOW):
         from keras_aip.forms import run_tflite, to_tflite
+        from keras_aip.int8_audio import run_int8, to_int8
 
-    to_tflite(folder, card, out, (probes.at(np.array([probes.noise + number])) for number in range(views)))
+    examples = (probes.at(np.array([probes.noise + number])) for number in range(views))
+    if card.kind == "audio":
+        to_int8(folder, card, out, examples)
+        return run_int8(out)
+    to_tflite(folder, card, out, examples)
     return run_tflite(out)
 
 

@@ -240,6 +240,7 @@ class Mfcc(FrontEnd):
             root=True,
             smallest=SMALLEST_ENERGY,
             largest=None,
+            first=first,
         )
 
     def _ordered(self) -> tuple[tuple[str, str], ...]:
@@ -294,6 +295,7 @@ class LogMel(FrontEnd):
             root=False,
             smallest=self.smallest,
             largest=self.largest,
+            first=first,
         )
 
     def _ordered(self) -> tuple[tuple[str, str], ...]:

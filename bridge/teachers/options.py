@@ -80,6 +80,8 @@ class VerifyConfig(Common):
     """The image whose views, or fake clips, are asked about."""
     videos: str | None = None
     """Of a network for video: a folder or list of videos whose clips are asked about, in place of the image."""
+    audio: str | None = None
+    """Of a network for sounds: a clip whose views are asked about; None: synthetic sounds."""
     views: int | None = None
     """How many of them; agreement to 99.9 % wants 2,000. None: 2,048, of video 12."""
     batch_size: int | None = None
@@ -100,10 +102,16 @@ class ConvertConfig(Common):
     """File or folder to write; None: into the folder (onnx, safetensors), or beside it."""
     image: str = "sklearn:china.jpg"
     """The image whose views calibrate int8 and are compared on."""
+    audio: str | None = None
+    """Of a network for sounds: the clip whose views calibrate int8 and are compared on; None: synthetic sounds."""
     videos: str | None = None
     """Of a network for video: a folder or list of videos whose clips are compared on, in place of the image."""
     views: int | None = None
     """How many of them, each; None: 512, of video 12."""
+    dataset: str | None = None
+    """Labelled images or sounds, as for `evaluate`, on whose test split the new form is measured, and the original."""
+    data_dir: str | None = None
+    """Folder with data sets; None: $AIP_DATA, or ./data."""
     seed: int = 0
     """Seed of the views."""
 

@@ -44,6 +44,7 @@ def verify(
     seed: int = 0,
     batch_size: int | None = None,
     videos: str | os.PathLike[str] | None = None,
+    audio: Any = None,
     write: bool = True,
     engines: Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -55,7 +56,7 @@ def verify(
 
     Args:
         folder: A teacher's or student's folder.
-        image: Views of what; None: scikit-learn's ``china.jpg``. For audio, synthetic sounds take their place.
+        image: Views of what; None: scikit-learn's ``china.jpg``.
         views: How many views, beside 64 inputs of noise; agreement to 99.9 % wants 2,000. None: 2,048; of networks for
             video, which take dozens of times as long, 12 clips beside 4 of noise.
         seed: Seed of both.
@@ -63,6 +64,7 @@ def verify(
             batches of 1 and 3.
         videos: Of networks for video: a folder or list of videos whose clips are asked about; None: fake ones of the
             image.
+        audio: Of networks for sounds: the clip whose views are asked about; None: synthetic sounds.
         write: Write ``parity.json`` into the folder, also when the proof fails.
         engines: Names among `bridge.teachers.engines.ENGINES`; None: all.
         on_progress: Called with how many more inputs are answered, of noise and views.
@@ -94,7 +96,7 @@ def verify(
             f"{folder} can be run here by {' and '.join(present) or 'no engine'}; comparing takes two. Install what "
             f"another needs, or add a form to the folder ({listed})."
         )
-    probes, batch_size = Probes(card, image, views, seed, videos), batch_of(card, batch_size)
+    probes, batch_size = Probes(card, image, views, seed, videos, audio), batch_of(card, batch_size)
     asked = _Asked(folder, card, present, probes.noise)
     asked.ask(probes, batch_size, on_progress)
     reference = present[0]

@@ -1,4 +1,4 @@
-"""What teachers are asked in order to compare their answers: seeded noise, and real views of one image, or clips."""
+"""What teachers are asked in order to compare their answers: seeded noise, and real views of one image or clip."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from bridge.clips import LabelledVideos, load_video, readable_videos, thinned_videos
+from bridge.datum.audio import AudioSet, make_audio_set
+from bridge.datum.audio_render import render_audio
 from bridge.datum.render import render
 from bridge.datum.video import make_clip_set
 from bridge.datum.views import SampleSet, make_view_set
@@ -23,6 +25,7 @@ NOISE, CLIPS_OF_NOISE = 64, 4  # noise inputs before the views
 _VIEWS, _BATCH = {"video": 12}, {"video": 2}
 _SPAN = 48  # that a clip spans: 4 at stride 12, as X3D-XS takes them
 _TONES = 3
+SYNTHETIC = "chirps with noise"
 
 
 def views_of(card: Card, views: int | None, usual: int) -> int:
@@ -44,7 +47,8 @@ class Probes:
     """Inputs known by their number: first `noise` of noise, then views. Only those asked for are made.
 
     Noise is uniform over the range of the card. Views are augmented views of an image by the recipe for its size; for
-    audio, mixtures of chirps with noise; for video, fake clips of the image, or clips of real videos.
+    audio, views of a clip or, without one, mixtures of chirps with noise; for video, fake clips of the image, or clips
+    of real videos.
 
     Args:
         card: Tells kind and size of an input.
@@ -59,9 +63,9 @@ class Probes:
         total: Both together.
 
     Raises:
-        TeacherError: The card gives no input size, an image is given for audio, or videos for anything but
-            video.
-        DatumError: The image cannot be read.
+        TeacherError: The card gives no input size, an image is given for audio, a clip for anything but audio, or
+            videos for anything but video.
+        DatumError: The image or clip cannot be read, or the clip is shorter than a view.
         DatasetError: There are no such videos, or none can be decoded.
     """
 
@@ -72,6 +76,7 @@ class Probes:
         views: int | None = None,
         seed: int = 0,
         videos: str | os.PathLike[str] | None = None,
+        audio: Any = None,
     ) -> None:
         self.shape, self.range, self.seed = sample_shape(card), RANGES[card.kind], seed
         self.rate = card.rate
@@ -79,13 +84,20 @@ class Probes:
         self.total = self.noise + self.views
         self._view_set: SampleSet | None = None
         self._videos: LabelledVideos | None = None
+        self._sounds: AudioSet | None = None
         if videos is not None and card.kind != "video":
             raise TeacherError(f"This teacher takes {SUBJECTS[card.kind]}, not clips: leave the videos out.")
+        if audio is not None and card.kind != "audio":
+            raise TeacherError(f"This teacher takes {SUBJECTS[card.kind]}, not waveforms: leave the audio out.")
         if card.kind == "audio":
             if image not in (None, DEFAULT_IMAGE):
                 raise TeacherError(
-                    "This teacher takes waveforms: leave the image out, it is asked about synthetic sounds."
+                    "This teacher takes waveforms: leave the image out, it is asked about views of --audio, or "
+                    "synthetic sounds."
                 )
+            if audio is not None:
+                rate = int(self.rate or 0)
+                self._sounds = make_audio_set(audio, rate, self.shape[0] / rate, None, views=None, seed=seed)
             return
         image, side = DEFAULT_IMAGE if image is None else image, max(self.shape[-3:-1])
         if videos is not None:
@@ -108,9 +120,10 @@ class Probes:
 
     def described(self) -> dict[str, Any]:
         """What ``parity.json`` says of the inputs."""
-        views: dict[str, Any] = {"n": self.views, "source": "chirps with noise"}
-        if self._view_set is not None:
-            source, recipe = self._view_set.source, self._view_set.recipe
+        views: dict[str, Any] = {"n": self.views, "source": SYNTHETIC}
+        view_set = self._view_set or self._sounds
+        if view_set is not None:
+            source, recipe = view_set.source, view_set.recipe
             views |= {"source": source.name, "source_sha256": source.sha256, "recipe": recipe.digest}
         if self._videos is not None:
             files = len(self._videos.clips.files)
@@ -118,6 +131,8 @@ class Probes:
         return {"noise": {"n": self.noise, "range": self.range}, "views": views, "shape": self.shape, "seed": self.seed}
 
     def _views(self, numbers: np.ndarray) -> np.ndarray:
+        if self._sounds is not None:
+            return render_audio(self._sounds, numbers)
         if self._view_set is None and self._videos is None:
             return np.stack([self._sound(number) for number in numbers])
         height, width = self.shape[-3:-1]  # views and clips are square

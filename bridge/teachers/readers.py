@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bridge.audio_facts import AudioFacts
 from bridge.errors import ConfigError, TeacherError
 from bridge.facts import DatasetFacts, VideoFacts
 from bridge.networks import IMAGENET_CLASSES, KINETICS_CLASSES, X3D_PUBLISHED, is_x3d, scaled_resnet
@@ -22,6 +23,7 @@ from bridge.teachers.sources import Source, arguments_of, made_by_factory, neede
 
 Span = tuple[float, float]
 Numbers = tuple[float, ...]
+AnyFacts = DatasetFacts | VideoFacts | AudioFacts
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Wanted:
     """
 
     config: ExportConfig
-    facts: DatasetFacts | VideoFacts | None
+    facts: AnyFacts | None
     class_names: tuple[str, ...] | None
     normalisation: tuple[Numbers, Numbers] | None
     front_end: FrontEnd | None

@@ -131,6 +131,16 @@ def arguments_of(pairs: Sequence[str], option: str = "--arguments") -> dict[str,
     return arguments
 
 
+def front_end_said(text: str) -> dict[str, Any]:
+    """Turn ``"log_mel:bands=40,hop=160"`` into what describes a front end: ``{"kind": "log_mel", "bands": 40, …}``.
+
+    Raises:
+        ConfigError: As `arguments_of`.
+    """
+    kind, _, pairs = text.partition(":")
+    return {"kind": kind, **arguments_of([pair for pair in pairs.split(",") if pair], "--front-end")}
+
+
 def made_by_factory(name: str, arguments: Mapping[str, Any]) -> Any:
     """Run the user's own factory: ``FILE.py:FACTORY`` or ``MODULE:FACTORY``.
 

@@ -21,6 +21,7 @@ class Bases(NamedTuple):
         root: Bands sum magnitudes instead of powers.
         smallest: Lowest value of a band.
         largest: Highest value of a band; None: any.
+        first: First bin of the spectrum that is heard.
     """
 
     fourier: np.ndarray
@@ -29,6 +30,7 @@ class Bases(NamedTuple):
     root: bool
     smallest: float
     largest: float | None
+    first: int
 
 
 def fourier(window: int, fft: int, first: int, last: int) -> np.ndarray:

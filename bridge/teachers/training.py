@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +11,23 @@ from typing import Any
 
 import numpy as np
 
+from bridge import audio_sets
+from bridge.audio_facts import AUDIO_FACTS
 from bridge.clips import LabelledVideos, joined_videos, sampling_of
-from bridge.config import TrainTeacherConfig, refuse_video_options
+from bridge.config import TrainTeacherConfig, refuse_options, refuse_sound_options, refuse_video_options
 from bridge.datasets import FACTS, Labelled, joined, splits_of, thinned
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from bridge.facts import VIDEO_FACTS
-from bridge.measuring import takes_clips
-from bridge.networks import VIDEO_MEAN, VIDEO_STD, X3D_PUBLISHED, is_x3d, scaled_resnet
+from bridge.measuring import takes_clips, takes_sounds
+from bridge.networks import VIDEO_MEAN, VIDEO_STD, X3D_PUBLISHED, is_audio, is_x3d, scaled_resnet
 from bridge.pictures import LARGE
+from bridge.sounds import LabelledSounds, joined_sounds
 from bridge.teachers.shelf import folder_for
+from bridge.teachers.sources import front_end_said
 
 IMAGE_SIZE, IMAGENET_IMAGE_SIZE = 32, 224
-AnyData = Labelled | LabelledVideos
+AnyData = Labelled | LabelledVideos | LabelledSounds
+_OF_IMAGES = ("image_size", "width", "depth", "normalise", "pad", "flip", "cutout")
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,12 @@ class Start:
     Attributes:
         architecture: as the backend's `models.build` takes it.
         arguments: what it is built with besides classes and sizes; of a network with weights also mean and std.
-        image_size: side of its images or frames in pixels.
-        frames: of its clips; None: it takes images.
+        image_size: side of its images or frames in pixels; 0 of a network for sounds.
+        frames: of its clips; None: it takes images, or sounds.
         weights: by name, as the backend's `models.state_dict` gives them; None: random ones.
         classes: that these weights tell apart.
+        rate: samples per second of its sounds; None: it takes images or clips.
+        samples: of a sound.
     """
 
     architecture: str
@@ -43,16 +51,22 @@ class Start:
     frames: int | None = None
     weights: Mapping[str, np.ndarray] | None = None
     classes: int | None = None
+    rate: int | None = None
+    samples: int | None = None
 
     @property
     def input_size(self) -> tuple[int, ...]:
-        """(height, width), or (frames, height, width) of a network for video."""
+        """(height, width), (frames, height, width) of a network for video, or (samples,) of one for sounds."""
+        if self.samples is not None:
+            return (self.samples,)
         side = self.image_size, self.image_size
         return side if self.frames is None else (self.frames, *side)
 
     @property
     def made_for(self) -> dict[str, int]:
         """What the backend's `models.build` is told of sizes."""
+        if self.rate is not None and self.samples is not None:
+            return {"rate": self.rate, "samples": self.samples}
         return {"image_size": self.image_size} | ({} if self.frames is None else {"frames": self.frames})
 
 
@@ -67,7 +81,10 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
     Raises:
         AipError: `--init` names no network to train on, or other options contradict it.
     """
+    if config.init is None and is_audio(config.architecture):
+        return _start_for_sounds(config, models)
     if config.init is None:
+        refuse_sound_options(config, config.architecture)
         given = {"width": config.width, "depth": config.depth}
         arguments = {name: value for name, value in given.items() if value is not None}
         # Keras has no networks for video, and says so when it is asked for one.
@@ -93,12 +110,42 @@ def start_of(config: TrainTeacherConfig, models: Any, load_model: Callable[..., 
     other = any(value is not None and value != arguments.get(option) for option, value in given.items())
     if config.architecture not in (TrainTeacherConfig.architecture, name) or other:
         raise ConfigError(f"--init {config.init} is a {name}; leave out --architecture, --width and --depth.")
-    classes, size, frames = arguments.pop("classes"), arguments.pop("image_size"), arguments.pop("frames", None)
+    weights, classes = models.state_dict(model), arguments.pop("classes")
+    if is_audio(name):
+        _refuse_image_options(config, name)
+        rate, samples = arguments.pop("rate"), arguments.pop("samples")
+        usual = TrainTeacherConfig
+        other = config.sample_rate not in (usual.sample_rate, rate) or config.front_end is not None
+        if other or (config.seconds != usual.seconds and round(config.seconds * rate) != samples):
+            raise ConfigError(
+                f"--init {config.init} hears {samples} samples at {rate} Hz by a front end of its own; leave out "
+                "--sample-rate, --seconds and --front-end."
+            )
+        return Start(name, arguments, 0, None, weights, classes, rate, samples)
+    refuse_sound_options(config, name)
+    size, frames = arguments.pop("image_size"), arguments.pop("frames", None)
     if frames is None:
         refuse_video_options(config, name)
     else:
         frames = config.frames or frames
-    return Start(name, arguments, config.image_size or size, frames, models.state_dict(model), classes)
+    return Start(name, arguments, config.image_size or size, frames, weights, classes)
+
+
+def _start_for_sounds(config: TrainTeacherConfig, models: Any) -> Start:
+    """The beginning of a network for sounds with random weights."""
+    _refuse_image_options(config, config.architecture)
+    arguments = {} if config.front_end is None else {"front_end": front_end_said(config.front_end)}
+    samples = round(config.sample_rate * config.seconds)
+    start = Start(config.architecture, arguments, 0, rate=config.sample_rate, samples=samples)
+    # What cannot work is said now, as PyTorch says that it has no networks for sounds.
+    models.build(config.architecture, classes=2, **start.made_for, **arguments)
+    return start
+
+
+def _refuse_image_options(config: TrainTeacherConfig, taker: str) -> None:
+    """Raises: ConfigError: an option of images or clips is given, and what takes sounds is trained."""
+    refuse_video_options(config, taker, "sounds")
+    refuse_options(config, _OF_IMAGES, "images", f"{taker} takes sounds")
 
 
 def network(
@@ -122,7 +169,8 @@ def network(
     assert train.labels is not None and test.labels is not None
     classes = len(train.class_names or ()) or train.classes or int(max(train.labels.max(), test.labels.max())) + 1
     arguments = dict(start.arguments)
-    if start.weights is None:
+    # Networks for sounds have what suits their usual features; others BatchNorm makes right behind the first layer.
+    if start.weights is None and not isinstance(train, LabelledSounds):
         arguments["mean"], arguments["std"] = _statistics(config, train)
     model = models.build(start.architecture, classes=classes, **start.made_for, **arguments, **further)
     if start.weights is None:
@@ -136,7 +184,8 @@ def network(
     try:
         models.load_state_dict(model, weights)
     except TeacherError as error:
-        raise TeacherError(f"--init {config.init} with --image-size {start.image_size}: {error}") from error
+        size = f" with --image-size {start.image_size}" if start.samples is None else ""
+        raise TeacherError(f"--init {config.init}{size}: {error}") from error
     return model
 
 
@@ -171,6 +220,7 @@ def load_data(config: TrainTeacherConfig, image_size: int, load: Callable[..., L
         DatasetError: the set is not there, damaged, or lacks labels or parts.
     """
     takes_clips(config.dataset, (image_size, image_size))  # refuses sets of videos by name
+    takes_sounds(config.dataset, (image_size, image_size))  # and of sounds
     if splits := splits_of(config.dataset):
         where = {name: (config.dataset, name) for name in splits}
     else:
@@ -218,13 +268,47 @@ def load_videos(
     return joined_videos(parts), test
 
 
+def load_sounds(
+    config: TrainTeacherConfig, start: Start, load_audio: Callable[..., LabelledSounds]
+) -> tuple[LabelledSounds, LabelledSounds]:
+    """What a network for sounds learns from, and what it is measured on.
+
+    Where a set has no part for validation, `bridge.audio_sets` makes one of every tenth sound to learn from.
+
+    Args:
+        config: resolved options.
+        start: says how many samples at which rate.
+        load_audio: the backend's way to labelled sounds.
+
+    Raises:
+        DatasetError: the set is not there, damaged, or lacks labels or parts.
+    """
+    assert start.rate is not None and start.samples is not None
+    takes_sounds(config.dataset, start.input_size)  # refuses sets of images and videos by name
+    seconds = start.samples / start.rate
+    load = functools.partial(load_audio, rate=start.rate, seconds=seconds, data_dir=config.data_dir)
+    where = {name: (config.dataset, name) for name in audio_sets.splits_of(config.dataset)}
+    where = where or _parts_in(config.dataset, load)
+    learned, held_out = _learned_and_held_out(config, where)
+    if "train" not in where or held_out not in where:
+        raise DatasetError(f"{config.dataset} has only parts {', '.join(where)}; a teacher needs train and test.")
+
+    def split(name: str) -> LabelledSounds:
+        source, part = where[name]
+        return load(source, split=part)
+
+    parts, test = [split(name) for name in learned], split(held_out)
+    _check_parts(config, [*parts, test])
+    return joined_sounds(parts), test
+
+
 def _parts_in(dataset: str, load: Callable[..., Any]) -> dict[str, tuple[str, str]]:
     """The parts of a folder, and what `load` is asked for to get each."""
     path = Path(dataset)
     if not path.is_dir():
         load(dataset)  # says what is wrong with it
         raise DatasetError(
-            f"{dataset} is one set; a teacher needs train and test: a folder of both, or of images x_train …."
+            f"{dataset} is one set; a teacher needs train and test: a folder of both, or of arrays x_train …."
         )
     where = {name: (str(path / name), name) for name in ("train", "validation", "test") if (path / name).is_dir()}
     if (path / "val").is_dir():
@@ -254,13 +338,13 @@ def _check_parts(config: TrainTeacherConfig, parts: Sequence[AnyData]) -> None:
 
 
 def steps_of(config: TrainTeacherConfig, train: AnyData) -> int:
-    """Steps per epoch: given, or as many as the images or videos fill."""
+    """Steps per epoch: given, or as many as the images, sounds or videos fill."""
     return config.steps_per_epoch or max(1, round(_size_of(train)[0] / config.batch_size))
 
 
 def card_of(config: TrainTeacherConfig, train: AnyData, test: AnyData, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What `save_teacher` is told of a trained teacher besides its network."""
-    facts, (count, what) = {**FACTS, **VIDEO_FACTS}.get(config.dataset), _size_of(train)
+    facts, (count, what) = {**FACTS, **VIDEO_FACTS, **AUDIO_FACTS}.get(config.dataset), _size_of(train)
     begun = "" if config.init is None else f"{config.init}, then "
     return {
         "class_names": train.class_names,
@@ -280,10 +364,12 @@ def summary(architecture: str, measured: Mapping[str, Any], folder: Path, what: 
 
 def _size_of(data: AnyData) -> tuple[int, str]:
     """How many of what there are."""
+    if isinstance(data, LabelledSounds):
+        return len(data.waveforms), "sounds"
     return (len(data.clips.files), "videos") if isinstance(data, LabelledVideos) else (len(data.images), "images")
 
 
-def _statistics(config: TrainTeacherConfig, train: AnyData) -> tuple[list[float], list[float]]:
+def _statistics(config: TrainTeacherConfig, train: Labelled | LabelledVideos) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel of pixels in [0, 1]."""
     if config.normalise == "half":
         return [0.5] * 3, [0.5] * 3

@@ -47,6 +47,17 @@ class FrontEnd(keras.layers.Layer):
         self._fourier_parts = np.concatenate([coarse, coarse, self._fourier - coarse])
 
     def call(self, waveforms: tf.Tensor) -> tf.Tensor:
+        return self.finish(self.spectrogram(waveforms))
+
+    def spectrogram(self, waveforms: tf.Tensor) -> tf.Tensor:
+        """The logarithm of the bands, before any cosine transform: where masks go, and what can be mixed.
+
+        Args:
+            waveforms: ``[batch, samples]`` in [-1, 1].
+
+        Returns:
+            float32 ``[batch, frames, bands]``.
+        """
         bases, frames, hop = self._bases, self.front_end.frames, self.front_end.hop
         count = frames - 1 + self._hops
         x = tf.cast(waveforms, tf.float32)[:, : count * hop]
@@ -63,9 +74,15 @@ class FrontEnd(keras.layers.Layer):
         x = tf.matmul(tf.sqrt(x) if bases.root else x, tf.constant(bases.mel))
         x = tf.maximum(x, bases.smallest)
         x = tf.math.log(x if bases.largest is None else tf.minimum(x, bases.largest))
-        if bases.cosines is not None:
-            x = tf.matmul(x, tf.constant(bases.cosines))
-        return tf.cast(tf.reshape(x, [-1, frames, self.front_end.features, 1]), self.compute_dtype)
+        return tf.reshape(x, [-1, frames, self.front_end.bands])
+
+    def finish(self, spectrogram: tf.Tensor) -> tf.Tensor:
+        """From what `spectrogram` gives to ``[batch, frames, features, 1]`` in the compute dtype."""
+        x = tf.cast(spectrogram, tf.float32)
+        if self._bases.cosines is not None:
+            x = tf.matmul(tf.reshape(x, [-1, self.front_end.bands]), tf.constant(self._bases.cosines))
+        x = tf.reshape(x, [-1, self.front_end.frames, self.front_end.features, 1])
+        return tf.cast(x, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.front_end.frames, self.front_end.features, 1)

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.errors import DatasetError, TeacherError
-from bridge.metrics import METRIC_KEYS, confusion_matrix, evaluate_logits, per_class_accuracy, softmax_log
+from bridge.metrics import (
+    METRIC_KEYS,
+    class_accuracies,
+    confusion_matrix,
+    evaluate_logits,
+    per_class_accuracy,
+    softmax_log,
+)
 
 
 @st.composite
@@ -157,3 +164,13 @@ def test_confusion_matrix_has_the_truth_in_rows():
 def test_confusion_matrix_refuses_a_prediction_outside_the_classes():
     with pytest.raises(DatasetError, match="predictions hold class 3"):
         confusion_matrix([0, 1], [0, 3], classes=3)
+
+
+def test_student_and_teacher_are_compared_class_by_class():
+    found = class_accuracies([0, 0, 1, 2], [0, 1, 1, 0], [0, 0, 1, 1], 4)
+    assert found.samples.tolist() == [2, 1, 1, 0]
+    np.testing.assert_array_equal(found.student, [0.5, 1, 0, np.nan])
+    np.testing.assert_array_equal(found.teacher, [1, 1, 0, np.nan])
+    assert class_accuracies([0], [0], None, 1).teacher is None
+    with pytest.raises(DatasetError):
+        class_accuracies([0, 4], [0, 0], None, 4)

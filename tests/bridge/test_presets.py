@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bridge.cli import main
-from bridge.config import DistillConfig, SweepConfig, TrainTeacherConfig, check, updated
+from bridge.config import DistillConfig, SweepConfig, TrainTeacherConfig
+from bridge.config_check import check, updated
 from bridge.errors import ConfigError
 from bridge.presets import PRESETS, preset_options
 

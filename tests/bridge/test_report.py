@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import wave
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bridge.errors import DatumError, RunError
 from bridge.grids import image_grid, png_bytes
+from bridge.metrics import ClassAccuracies, class_accuracies
 from bridge.report import write_report
 
 VOID = {"meta", "link", "img", "br"}
@@ -175,6 +177,7 @@ def test_many_classes_are_sorted_and_their_confusions_drawn(tmp_path):
         {"confusion": np.zeros((2, 2), int), "teacher_histogram": [1.0]},
         {"teacher_histogram": 0.5},
         {"class_names": []},
+        {"per_class": class_accuracies([0], [0], None, 2), "class_names": ["a"]},
     ],
 )
 def test_parts_of_different_classes_are_an_error(tmp_path, changes):
@@ -194,6 +197,86 @@ def test_small_views_are_enlarged_with_sharp_pixels_and_large_ones_made_smaller(
     np.testing.assert_array_equal(small[1:96:3, 1:96:3], views[0])
     assert small.shape == (96, 2 * 96 + 2, 3)
     assert max(large.shape) <= 2 * 1.6 * 96
+
+
+def test_sounds_are_shown_as_spectrograms_and_six_can_be_played(tmp_path):
+    sounds = np.linspace(-1, 1, 3 * 5 * 800, dtype=np.float32).reshape(3, 5, 800)
+    captions = ("base", "augmented", HOSTILE)
+    page, html = report(
+        tmp_path,
+        views={caption: np.zeros((8, 64, 98, 3), np.uint8) for caption in captions},
+        sounds=dict(zip(captions, sounds)),
+        rate=8_000,
+        what="sound",
+        teacher_histogram=[1.0],
+    )
+    assert "sounds" in page.ids and page.tags.count("audio") == 6 and "script" not in page.tags
+    played = [link for link in page.links if link.startswith("data:audio/wav;base64,")]
+    for link, sound in zip(played, sounds[:, :2].reshape(6, 800), strict=True):
+        with wave.open(io.BytesIO(base64.b64decode(link.split(",", 1)[1]))) as file:
+            assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (8_000, 2, 1)
+            found = np.frombuffer(file.readframes(800), "<i2") / 32767
+        assert np.abs(found - sound).max() < 1e-4
+    assert picture(page.images[0]).shape == (2 * 130 - 2, 6 * 198 - 2, 3)  # wider than high
+    assert "time to the right" in page.text and "pixels" not in page.text
+    assert "Views heard in training" in page.text and "What the teacher heard in the views" in page.text
+    assert all(link.startswith("data:") for link in page.links) and not re.search(r"url\(|https?://", html)
+
+
+@pytest.mark.parametrize(("seconds", "columns", "scale"), [(3, 2, 2), (10, 1, 1)])
+def test_long_spectrograms_stand_one_below_the_other(tmp_path, seconds, columns, scale):
+    views = np.zeros((4, 64, 100 * seconds, 3), np.uint8)
+    page, _ = report(tmp_path, views={"base": views}, what="sound")
+    height, width, _ = picture(page.images[0]).shape
+    assert width == columns * (100 * seconds * scale + 2) - 2 and height == 4 // columns * (64 * scale + 2) - 2
+
+
+def test_a_report_of_clips_speaks_of_clips(tmp_path):
+    page, _ = report(tmp_path, views={"base clips": np.zeros((3, 8, 40, 3), np.uint8)}, what="video")
+    assert "3 clips of 5 frames of 8 × 8 pixels" in page.text and "Clips seen in training" in page.text
+    page, _ = report(tmp_path, views={}, what="video")
+    assert "No clips were kept" in page.text and "sounds" not in page.ids and "classes" not in page.ids
+
+
+def class_rows(html):
+    """Name, cells and the widths of bar and mark in per cent."""
+    table = re.search(r'<table class="classes">.*?</table>', html, re.S)[0]
+    return [
+        (
+            re.search(r'scope="row">(.*?)</th>', row)[1],
+            re.findall(r"<td>(.*?)</td>", row),
+            re.findall(r"(?:width|left): ([\d.]+)%", row),
+        )
+        for row in table.split("<tr>")[2:]
+    ]
+
+
+def test_every_class_stands_with_both_shares_the_students_worst_first(tmp_path):
+    labels, student, teacher = [0, 0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1, 2]
+    page, html = report(
+        tmp_path,
+        per_class=class_accuracies(labels, student, teacher, 4),
+        class_names=["yes", HOSTILE, "stop", "never"],
+    )
+    assert [(name, cells) for name, cells, _ in class_rows(html)] == [
+        ("stop", ["0.0 %", "100.0 %", "1"]),
+        ("yes", ["50.0 %", "100.0 %", "2"]),
+        ("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;", ["75.0 %", "100.0 %", "4"]),
+        ("never", ["–", "–", "0"]),
+    ]
+    assert [widths for *_, widths in class_rows(html)][1:] == [["50.0", "100.0"], ["75.0", "100.0"], []]
+    assert "script" not in page.tags and "worst classes first" in page.text
+    page, html = report(tmp_path, per_class=class_accuracies(labels, student, None, 4))
+    assert class_rows(html)[1][1] == ["50.0 %", "2"] and "the teacher's." not in page.text
+
+
+def test_of_many_classes_the_worst_are_listed(tmp_path):
+    shares = np.linspace(1, 0, 150)
+    shares[140:] = np.nan
+    scores = ClassAccuracies(np.where(np.isnan(shares), 0, 3), shares, shares)
+    page, html = report(tmp_path, per_class=scores)
+    assert [row[0] for row in class_rows(html)] == [str(number) for number in range(139, 119, -1)]
+    assert "The student's 20 worst of 140 classes" in page.text
 
 
 def test_grid_lays_images_out_row_by_row_with_gaps():

@@ -17,7 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from bridge.config import DistillConfig, SweepConfig, check, read_yaml, updated
+from bridge.config import DistillConfig, SweepConfig
+from bridge.config_check import check, read_yaml, updated
 from bridge.errors import ConfigError, MissingTeacherError, RunError, TeacherError
 from bridge.presets import PRESETS, preset_options
 from bridge.shell import Command, parse

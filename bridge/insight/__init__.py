@@ -1,0 +1,1 @@
+"""Looking into networks: what their units like best, and what they look at."""

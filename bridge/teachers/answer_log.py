@@ -1,0 +1,91 @@
+"""What a teacher has been asked and has answered, on disk before anybody counts on it."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from bridge.folders import explained
+
+LOG = "asked.log"
+
+
+class AnswerLog:
+    """An append-only file of questions and answers: one line ``KEY ANSWER CRC-32`` for each.
+
+    A line that a kill cut short, or that a disk damaged, does not count; the next one begins behind it.
+
+    Args:
+        folder: Where ``asked.log`` is; made with the first answer.
+
+    Raises:
+        RunError: The file cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / LOG
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self.answers = 0
+        """Answers in it, those to one question twice included."""
+        with self._using():
+            if self.path.exists():
+                with open(self.path, "rb") as file:
+                    place = 0
+                    for line in file:
+                        self._note(line, place)
+                        place += len(line)
+
+    def get(self, key: str) -> str | None:
+        """The answer to a question, or None if it has not been asked."""
+        place = self._places.get(bytes.fromhex(key))
+        if place is None:
+            return None
+        with self._using(), open(self.path, "rb") as file:
+            file.seek(place[0])
+            return file.read(place[1]).split(b" ")[1].decode()
+
+    def append(self, answered: Iterable[tuple[str, str]]) -> None:
+        """Write answers and wait until they are on the disk.
+
+        Args:
+            answered: Key, 32 hexadecimal digits, and answer, without spaces.
+
+        Raises:
+            RunError: The disk is full or broken.
+        """
+        lines = []
+        for key, answer in answered:
+            text = f"{key} {answer}".encode()
+            lines.append(text + f" {zlib.crc32(text):08x}\n".encode())
+        with self._using():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab+", buffering=0) as file:
+                place = file.seek(0, os.SEEK_END)
+                file.seek(max(0, place - 1))
+                if file.read(1) not in (b"", b"\n"):
+                    place += file.write(b"\n") or 0
+                left = memoryview(b"".join(lines))
+                while left:
+                    left = left[file.write(left) or 0 :]
+                os.fsync(file.fileno())
+        for line in lines:
+            self._note(line, place)
+            place += len(line)
+
+    def _note(self, line: bytes, place: int) -> None:
+        text, _, check = line.rstrip(b"\n").rpartition(b" ")
+        if len(check) != 8:
+            return
+        try:
+            key, crc = bytes.fromhex(text.split(b" ")[0].decode()), int(check, 16)
+        except ValueError:
+            return
+        if zlib.crc32(text) == crc:
+            self.answers += 1
+            self._places.setdefault(key, (place, len(line)))
+
+    def _using(self) -> AbstractContextManager[None]:
+        return explained(f"Cannot use {self.path}", "What it holds is kept; free some disk space and start again.")

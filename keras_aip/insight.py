@@ -1,0 +1,70 @@
+"""`score` and `inspect`: which source to distil a teacher from, and whether anything is wrong with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from bridge.datum.views import CountedSet
+from bridge.insight import preflight, score
+from bridge.insight.options import InspectConfig, ScoreConfig
+from bridge.insight.preflight import Facts, Finding
+from bridge.insight.score_picture import Scored
+from keras_aip.run import set_up
+from keras_aip.teachers import Teacher, load_teacher
+
+
+def score_sources(config: ScoreConfig) -> list[Scored]:
+    """Rank sources for a teacher, and write score.png and score.json.
+
+    Returns:
+        The sources, best first.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    score.check_score(config)
+    set_up(config.threads, config.seed)
+    teacher = load_teacher(str(config.teacher), dataset=config.dataset)
+    return score.score(config, teacher, ask_of(teacher))
+
+
+def inspect_teacher(config: InspectConfig) -> list[Finding]:
+    """Look a teacher over.
+
+    Raises:
+        AipError: of the kind that names what is wrong.
+    """
+    preflight.check_inspect(config)
+    set_up(config.threads, config.seed)
+    teacher = load_teacher(str(config.teacher), dataset=config.dataset)
+    return preflight.inspect_by(config, teacher, ask_of(teacher))
+
+
+def inspect(teacher: Teacher, view_set: CountedSet, facts: Facts | None = None, views: int = 256) -> list[Finding]:
+    """The same of a teacher at hand, asked about some of these views.
+
+    Args:
+        teacher: of any kind.
+        view_set: such as `single_image_dataset(…).view_set`.
+        facts: what is said about it; None: what it says itself.
+        views: at most.
+
+    Returns:
+        What was found, the worst first.
+    """
+    facts = facts or Facts(outputs=teacher.outputs, costs=teacher.asked is not None)
+    return preflight.inspect(ask_of(teacher), view_set, facts, views)
+
+
+def ask_of(teacher: Teacher) -> score.Ask:
+    """A teacher as a function of NumPy arrays, with one graph for each size of batch."""
+    graph = tf.function(lambda views: teacher(views), autograph=False)
+
+    def ask(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        given = tf.constant(views, tf.float32)
+        teacher.find_out(given)
+        return (graph if teacher.asked is None else teacher)(given).numpy()
+
+    return ask
