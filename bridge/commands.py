@@ -306,7 +306,9 @@ def measured_on(
 
     size = model.input_size
     if size and len(size) == 3 and load_video is None:
-        raise ConfigError(f"{config.model} takes clips, and video is torch_aip's: give the same line to python -m torch_aip.")
+        raise ConfigError(
+            f"{config.model} takes clips, and video is torch_aip's: give the same line to python -m torch_aip."
+        )
     if size and len(size) == 1 and (load_audio is None or model.rate is None):
         why = "only networks for images are measured here" if load_audio is None else "nobody knows at which rate"
         raise ConfigError(f"{config.model} takes waveforms; {why}.")

@@ -323,7 +323,7 @@ def _histogram(shares: NDArray[np.float64], names: list[str]) -> dict[str, Any]:
         "bars": [
             {
                 "name": names[c],
-                "share": percent(shares[c]),
+                "share": percent(float(shares[c])),
                 "width": round(100 * float(shares[c]) / top, 2),
             }
             for c in named
@@ -354,7 +354,7 @@ def _confusion(counts: NDArray, names: list[str]) -> dict[str, Any]:
     rows = [
         {
             "name": names[truth],
-            "right": percent(accuracy[truth]),
+            "right": percent(float(accuracy[truth])),
             "cells": [
                 {
                     "count": int(counts[truth, guess]),

@@ -1,7 +1,7 @@
 """Sounds made by formula: eight classes to tell apart, and babble that holds none of them. Nothing is recorded.
 
-All are made alike: a voice or a hiss goes through two resonances and an envelope. Which classes there are, how much they
-vary and what the babble is: ours. All numbers come from `bridge.datum.counter`: a sound is known from its number.
+All are made alike: a voice or a hiss goes through two resonances and an envelope. Which classes there are, how much
+they vary and what the babble is: ours. All numbers come from `bridge.datum.counter`: a sound is known from its number.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def clone(outputs, loss, killed):
     serving = [*PROGRAM, "bridge", "serve", str(teacher), "--port", "0", "--outputs", outputs]
     with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as service:
         try:
-            said = service.stdout.readline()
-            url = said.partition(" at ")[2].split()[0]
+            assert service.stdout is not None
+            url = service.stdout.readline().partition(" at ")[2].split()[0]
             line = [
                 *(*PROGRAM, "keras_aip", "distill", "--preset", "fast-digits", "--teacher", url, "--loss", loss),
                 *("--store-teacher", str(out / "answers"), "--query-budget", str(arguments.queries + 500)),
@@ -69,10 +69,11 @@ if not teacher.exists():
         [*PROGRAM, "keras_aip", "train-teacher", "--preset", "fast-digits", "--out", str(teacher)], check=True
     )
 began = time.monotonic()
-results = {
+results: dict[str, dict] = {
     "labels": clone("labels", "argmax", killed=True),
     "probabilities": clone("probabilities", "kl", killed=False),
 }
+result: dict = {}
 for outputs, result in results.items():
     print(
         f"{arguments.queries:,} queries, answered with {outputs}: the clone reads {result['student_top1']:.1%} of "

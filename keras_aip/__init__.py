@@ -15,6 +15,7 @@ with quiet_start():
 
 from bridge import AipError, __version__
 from bridge.datum.audio_recipes import AudioRecipe
+from bridge.datum.masks import Masks
 from bridge.datum.mixing import Mixing
 from bridge.datum.recipes import ImageRecipe
 from bridge.errors import ConfigError as _ConfigError
@@ -38,6 +39,7 @@ __all__ = [
     "AudioRecipe",
     "Distiller",
     "ImageRecipe",
+    "Masks",
     "Mixing",
     "Teacher",
     "__version__",

@@ -19,7 +19,7 @@ from bridge.config import (
     TrainTeacherConfig,
 )
 from bridge.errors import ConfigError
-from bridge.insight.options import InspectConfig, ScoreConfig, VisualizeConfig
+from bridge.insight.options import FidelityConfig, InspectConfig, ScoreConfig, VisualizeConfig
 from bridge.shell import Command
 from bridge.shell import main as run_program
 
@@ -97,6 +97,14 @@ def _score(config: ScoreConfig) -> None:
     print(f"Picture: {Path(config.out) / 'score.png'}")
 
 
+def _fidelity(config: FidelityConfig) -> None:
+    from bridge.insight.fidelity_page import summary_of
+    from keras_aip.fidelity import fidelity
+
+    print("\n".join(summary_of(fidelity(config))))
+    print(f"{Path(config.out) / 'fidelity.html'}\n{Path(config.out) / 'fidelity.json'}")
+
+
 def _inspect(config: InspectConfig) -> None:
     from bridge.insight.preflight import shown
     from keras_aip.insight import inspect_teacher
@@ -115,6 +123,7 @@ COMMANDS = {
     "views": VIEWS,
     "visualize": Command(VisualizeConfig, _visualize, smoke={"steps": 8}, aliases={}),
     "score": Command(ScoreConfig, _score, smoke={"views": 128}, aliases={}),
+    "fidelity": Command(FidelityConfig, _fidelity, smoke={}, aliases={}),
     "inspect": Command(InspectConfig, _inspect, smoke={"views": 64}, aliases={}),
 }
 

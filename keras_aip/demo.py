@@ -87,11 +87,10 @@ def demo_audio(config: DemoAudioConfig) -> dict[str, object]:
     _teach(config, out, {**_TEACHING_SOUNDS, "dataset": str(out / "sounds.npz")})
     if (clip := config.audio) is None:
         clip = str(out / "babble.wav")
-        babble = synthetic_sounds.babble()
-        second = synthetic_sounds.RATE
-        _show(out / "babble", babble[: len(babble) // second * second].reshape(-1, second), 6)
+        pieces = synthetic_sounds.babble().reshape(-1, synthetic_sounds.RATE)
+        _show(out / "babble", pieces, 6)
         print(
-            f"""2. A student that has never heard one of them learns from views of one clip, {len(babble) // second} s of babble:
+            f"""2. A student that has never heard one of them learns from views of one clip, {len(pieces)} s of babble:
    made-up syllables of random pitch and timbre, each shorter than any sound of the {classes} kinds, none of them an
    a, i or u. Listen: {clip}; look: {out / "babble.png"}, a second in each picture."""
         )
@@ -105,7 +104,7 @@ Done in {time.monotonic() - began:.0f} seconds.
   and the teacher told it, for each piece, how much it resembles {_listed(synthetic_sounds.CLASSES)}.
   It heard none of those and was told no label. Now both hear {result["n"]} sounds made apart from the first ones:
 {_outcome(result, out)}
-  Next: the same from a sound of your own, of any kind (wav, flac, ogg, mp3):
+  Next: the same from a sound of your own, of any kind (wav, flac, ogg, mp3), or from mere noise (control:noise):
     {_program()} -m keras_aip demo-audio --audio your-sound.wav --out runs/my-demo-audio"""
     )
     return result

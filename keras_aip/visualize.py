@@ -26,6 +26,8 @@ from keras_aip.teachers import load_teacher
 
 _MOMENTA, _EPSILON = (0.9, 0.999), 1e-8
 """Of Adam (Kingma & Ba 2015)."""
+_NO_LAYERS = (keras.layers.InputLayer, keras.layers.Permute, keras.layers.Reshape)
+"""Of these, nothing is asked: they compute nothing, and their channels may lie elsewhere."""
 _SILENCE = 1e-3
 """Loudness of white noise whose spectrogram is the lowest that is drawn; the highest is that of full scale. Ours."""
 
@@ -60,26 +62,27 @@ class Inspected:
         self.name = name
         if self._teacher.outputs == "labels":
             raise no_gradient(name, "keras_aip")
-        self.input_size = self._teacher.input_size
+        self.input_size: tuple[int, ...] | None = self._teacher.input_size
+        size: Any = self.input_size or ()
         self._network: Any = self._teacher.network
-        self.sounds = self.input_size is not None and len(self.input_size) == 1
+        self.sounds = len(size) == 1
         ends = parted(self._network) if self.sounds else None
-        if self.input_size is None or len(self.input_size) > 2 or (self.sounds and ends is None):
-            what = "sounds, with no front end of ours" if self.sounds else f"{self.input_size or 'any size'}, no images"
+        if len(size) not in (1, 2) or (self.sounds and ends is None):
+            what = "sounds, with no front end of ours" if self.sounds else f"{size or 'any size'}, no images"
             raise TeacherError(
                 f"Units are drawn of networks for images of one size, and of those of keras_aip for sounds; {name} "
                 f"takes {what}."
             )
-        self.shape = self.input_size
+        self.shape: tuple[int, int] = (size[0], size[-1])
         if ends is not None:
             self._front_end, self._network = ends.front_end, ends.rest
             self.shape = (self._front_end.front_end.bands, self._front_end.front_end.frames)
-            noise = 2 * uniforms(0, "neurons", np.array([0]), self.input_size[0])[:, 0] - 1
+            noise = 2 * uniforms(0, "neurons", np.array([0]), size[0])[:, 0] - 1
             loud = self._front_end.spectrogram(tf.constant(noise[None], tf.float32))
             quiet = self._front_end.spectrogram(tf.constant(_SILENCE * noise[None], tf.float32))
             self._lowest, self._highest = (tf.reduce_mean(some, axis=1, keepdims=True) for some in (quiet, loud))
         self.classes = int(self._teacher.classes or 0)
-        self.class_names = self._teacher.class_names
+        self.class_names: Sequence[str] | None = self._teacher.class_names
 
     def layers(self) -> dict[str, int]:
         """How many channels each layer has, in the order in which they answer."""
@@ -106,7 +109,7 @@ class Inspected:
             return tf.reduce_sum(answer(self._input(shown)) * chosen, axis=1)
 
         @tf.function
-        def step_of(parameters: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor | None:
+        def step_of(parameters: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(parameters)
                 value = tf.reduce_sum(liked(parameters, rows, columns))
@@ -207,15 +210,15 @@ class Inspected:
         shapes = {}
         for layer in getattr(self._network, "layers", ()):
             shape = getattr(getattr(layer, "output", None), "shape", ())
-            if 2 <= len(shape) <= 4 and not isinstance(layer, keras.layers.InputLayer):
+            if 2 <= len(shape) <= 4 and not isinstance(layer, _NO_LAYERS):
                 shapes[layer.name] = tuple(shape)
         return shapes
 
 
 def pixels(parameters: tf.Tensor, canvas: Canvas) -> tf.Tensor:
     """The pictures that parameters stand for: float32 [units, channels, height, width] in (0, 1)."""
-    spectrum = parameters * tf.constant(canvas.weights())
-    spectrum = tf.complex(spectrum[..., 0], spectrum[..., 1])
+    real, imaginary = tf.unstack(parameters * tf.constant(canvas.weights()), axis=-1)
+    spectrum = tf.complex(real, imaginary)
     values = tf.signal.irfft2d(spectrum, [canvas.height, canvas.width])
     if canvas.channels == 3:
         values = tf.transpose(tf.tensordot(values, tf.constant(COLOURS), [[1], [1]]), [0, 3, 1, 2])

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.commands import REFERENCE, SMOKE, VIEWS, measure
 from bridge.config import DistillConfig, EvaluateConfig, SweepConfig, TrainTeacherConfig
-from bridge.insight.options import InspectConfig, ScoreConfig, VisualizeConfig
+from bridge.insight.options import FidelityConfig, InspectConfig, ScoreConfig, VisualizeConfig
 from bridge.shell import Command
 from bridge.shell import main as run_program
 
@@ -72,6 +72,14 @@ def _score(config: ScoreConfig) -> None:
     print(f"Picture: {Path(config.out) / 'score.png'}")
 
 
+def _fidelity(config: FidelityConfig) -> None:
+    from bridge.insight.fidelity_page import summary_of
+    from torch_aip.fidelity import fidelity
+
+    print("\n".join(summary_of(fidelity(config))))
+    print(f"{Path(config.out) / 'fidelity.html'}\n{Path(config.out) / 'fidelity.json'}")
+
+
 def _inspect(config: InspectConfig) -> None:
     from bridge.insight.preflight import shown
     from torch_aip.insight import inspect_teacher
@@ -87,6 +95,7 @@ COMMANDS = {
     "views": VIEWS,
     "visualize": Command(VisualizeConfig, _visualize, smoke={"steps": 8}, aliases={}),
     "score": Command(ScoreConfig, _score, smoke={"views": 128}, aliases={}),
+    "fidelity": Command(FidelityConfig, _fidelity, smoke={}, aliases={}),
     "inspect": Command(InspectConfig, _inspect, smoke={"views": 64}, aliases={}),
 }
 

@@ -58,15 +58,16 @@ class Inspected:
         self.name = name
         if self._teacher.outputs == "labels":
             raise no_gradient(name, "torch_aip")
-        self.input_size = self._teacher.input_size
-        if self.input_size is None or len(self.input_size) != 2 or self._teacher.network is None:
-            sounds = self.input_size is not None and len(self.input_size) == 1
-            what = "sounds: python -m keras_aip visualize" if sounds else f"{self.input_size or 'any size'}, no images"
+        self.input_size: tuple[int, ...] | None = self._teacher.input_size
+        size: Any = self.input_size or ()
+        if len(size) != 2 or self._teacher.network is None:
+            sounds = len(size) == 1
+            what = "sounds: python -m keras_aip visualize" if sounds else f"{size or 'any size'}, no images"
             raise TeacherError(f"Units are drawn of networks for images of one size; {name} takes {what}.")
         self._network: Any = self._teacher.network
         self.classes = int(self._teacher.classes or 0)
-        self.class_names = self._teacher.class_names
-        self.shape = self.input_size
+        self.class_names: Sequence[str] | None = self._teacher.class_names
+        self.shape: tuple[int, int] = (size[0], size[1])
         self.sounds = False
 
     def layers(self) -> dict[str, int]:
@@ -195,7 +196,11 @@ def pixels(parameters: Tensor, canvas: Canvas) -> Tensor:
 def _kept(part: nn.Module) -> Iterator[list[Tensor]]:
     """What a part of a network answers meanwhile."""
     kept: list[Tensor] = []
-    handle = part.register_forward_hook(lambda module, given, answer: kept.append(answer))
+
+    def hook(module: nn.Module, given: Any, answer: Any) -> None:
+        kept.append(answer)
+
+    handle = part.register_forward_hook(hook)
     try:
         yield kept
     finally:

@@ -15,7 +15,7 @@ from bridge.commands import measured_on
 from bridge.errors import ConfigError, DatasetError, DatumError, TeacherError
 from bridge.files import atomic_write, json_text
 from bridge.insight.fidelity import Calibration, Fidelity, compare
-from bridge.insight.fidelity_page import Example, summary_of, write_fidelity_page
+from bridge.insight.fidelity_page import Example, write_fidelity_page
 from bridge.insight.options import FidelityConfig
 from bridge.measuring import AnyData, at_most, samples_of, usable_rows
 from bridge.sounds import LabelledSounds, floats
@@ -103,10 +103,10 @@ def fidelity(
         ],
         "config": dataclasses.asdict(config),
     }
-    sounds = isinstance(data, LabelledSounds)
     pictures, heard = shown(data, rows[apart])
     examples = [
-        Example(pictures[k], heard[k] if sounds else None, example) for k, example in enumerate(result["examples"])
+        Example(pictures[k], None if heard is None else heard[k], example)
+        for k, example in enumerate(result["examples"])
     ]
     out = Path(config.out)
     try:
@@ -117,8 +117,6 @@ def fidelity(
     write_fidelity_page(
         out / "fidelity.html", found, result, names, examples, rate=data.rate if isinstance(data, LabelledSounds) else 0
     )
-    print("\n".join(summary_of(result)))
-    print(f"{out / 'fidelity.html'}\n{out / 'fidelity.json'}")
     return result
 
 
@@ -138,13 +136,13 @@ def check_pair(student: Any, teacher: Any, student_name: str, teacher_name: str)
             f"{student_name} answers for {student.classes} classes, {teacher_name} for {teacher.classes}; both must be "
             f"the same. {mend}"
         )
-    names = [None if some.class_names is None else list(some.class_names) for some in (student, teacher)]
+    ours, theirs = (list(some.class_names or ()) for some in (student, teacher))
     # names in English and ids are not compared, as nowhere
-    if None not in names and names[0] != names[1] and wordnet.are_ids(names[0]) == wordnet.are_ids(names[1]):
-        k = next(k for k, pair in enumerate(zip(*names)) if pair[0] != pair[1])  # type: ignore[arg-type]
+    if ours and theirs and ours != theirs and wordnet.are_ids(ours) == wordnet.are_ids(theirs):
+        k = next(k for k, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
         raise TeacherError(
-            f"Class {k} is {names[0][k]!r} for {student_name} and {names[1][k]!r} for {teacher_name}; the same names "  # type: ignore[index]
-            f"in the same order are needed. {mend}"
+            f"Class {k} is {ours[k]!r} for {student_name} and {theirs[k]!r} for {teacher_name}; the same names in the "
+            f"same order are needed. {mend}"
         )
     sizes = [some.input_size for some in (student, teacher)]
     rates = [some.rate for some in (student, teacher)]

@@ -29,12 +29,12 @@ class Calibration(NamedTuple):
     """How often a network is right, by its confidence: 15 bins of equal width over [0, 1].
 
     Attributes:
-        count: int64 ``[15]``: samples in each.
+        samples: int64 ``[15]``: how many are in each.
         confidence, right: float64 ``[15]``: mean confidence, and share that is right; NaN where there are none.
         error: Mean gap between the two, weighted by the samples (ECE), in [0, 1].
     """
 
-    count: NDArray[np.int64]
+    samples: NDArray[np.int64]
     confidence: NDArray[np.float64]
     right: NDArray[np.float64]
     error: float
@@ -45,14 +45,14 @@ class Parted(NamedTuple):
 
     Attributes:
         teacher, student: What each says.
-        count: How often.
+        times: How often.
         share: Of the samples that the teacher says this of, in (0, 1].
         teacher_right, student_right: How often each has the label; ``None`` without labels.
     """
 
     teacher: int
     student: int
-    count: int
+    times: int
     share: float
     teacher_right: int | None
     student_right: int | None
@@ -91,7 +91,8 @@ class Fidelity:
     def most_apart(self, count: int) -> NDArray[np.int64]:
         """Samples on whose first answer they part, the largest distance first; at most so many."""
         rows = np.flatnonzero(self.teacher != self.student)
-        return rows[np.argsort(-self.apart[rows], kind="stable")][:count]
+        # rounded, or the last bits of a backend would order those that are as far apart as can be
+        return rows[np.argsort(-self.apart[rows].round(4), kind="stable")][:count]
 
 
 def compare(

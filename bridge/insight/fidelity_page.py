@@ -20,7 +20,7 @@ _SMALL, _LARGE = 128, 192
 """Pixels of the shorter side of a picture: smaller ones are shown larger, larger ones stored smaller."""
 _NARROWEST = 150
 """Pixels of a cell, for what stands below the picture."""
-_CHART = {"width": 320, "height": 230, "left": 34, "right": 8, "top": 8, "bottom": 60, "counts": 26}
+_CHART = {"width": 320, "height": 230, "left": 38, "right": 8, "top": 8, "bottom": 60, "counts": 26}
 
 
 class Example(NamedTuple):
@@ -70,7 +70,7 @@ def write_fidelity_page(
             {
                 "teacher": names[pair.teacher],
                 "student": names[pair.student],
-                "count": number(pair.count),
+                "times": number(pair.times),
                 "share": percent(pair.share),
                 "teacher_right": number(pair.teacher_right or 0),
                 "student_right": number(pair.student_right or 0),
@@ -78,6 +78,7 @@ def write_fidelity_page(
             for pair in found.parted[:PAIRS]
         ],
         pairs=number(len(found.parted)),
+        more_pairs=len(found.parted) > PAIRS,
         parted_count=result["parted"],
         examples=[_example(example, rate, k) for k, example in enumerate(examples)],
         cell=max([_NARROWEST, *(_width(example.picture) for example in examples[:1])]),
@@ -115,7 +116,7 @@ def summary_of(result: Mapping[str, Any]) -> list[str]:
     if result["parted_classes"]:
         worst = result["parted_classes"][0]
         said.append(
-            f"Most often the teacher says {worst['teacher']} and the student {worst['student']}: {worst['count']:,} of "
+            f"Most often the teacher says {worst['teacher']} and the student {worst['student']}: {worst['times']:,} of "
             f"the {result['parted']:,} times they part."
         )
     if result["parted_teacher_right"] is not None:
@@ -208,10 +209,10 @@ def _chart(calibration: Calibration, words: str) -> dict[str, Any]:
     """Bars of a reliability diagram in the pixels of the chart, and below them how many samples each is of."""
     left, right, top = _CHART["left"], _CHART["width"] - _CHART["right"], _CHART["top"]
     floor, ground = _CHART["height"] - _CHART["bottom"], _CHART["height"] - 16
-    step, most = (right - left) / CALIBRATION_BINS, max(int(calibration.count.max()), 1)
+    step, most = (right - left) / CALIBRATION_BINS, max(int(calibration.samples.max()), 1)
     bars = []
-    for k in np.flatnonzero(calibration.count).tolist():
-        high, low = calibration.right[k] * (floor - top), calibration.count[k] / most * _CHART["counts"]
+    for k in np.flatnonzero(calibration.samples).tolist():
+        high, low = calibration.right[k] * (floor - top), calibration.samples[k] / most * _CHART["counts"]
         bars.append(
             {
                 "x": round(left + k * step + 1, 1),
@@ -221,7 +222,7 @@ def _chart(calibration: Calibration, words: str) -> dict[str, Any]:
                 "count_y": round(ground - max(low, 1), 1),
                 "count_height": round(max(low, 1), 1),
                 "told": f"confidence {calibration.confidence[k]:.0%}: {words} on {calibration.right[k]:.0%} of "
-                f"{calibration.count[k]:,}",
+                f"{calibration.samples[k]:,}",
             }
         )
     return {

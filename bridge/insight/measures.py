@@ -27,31 +27,34 @@ class Measure:
     Attributes:
         label: above its column.
         about: one line.
-        better: "high" or "low"; "" where neither is known to be.
+        better: "high" or "low"; "" where neither end is good by itself.
         form: how it is written.
     """
 
     label: str
     about: str
-    better: str = "high"
+    better: str = ""
     form: str = ".2f"
 
 
 MEASURES: dict[str, Measure] = {
     "mutual_information": Measure(
-        "information", "between view and class, H(mean p) - mean H(p), in nats: sure answers, but different ones"
+        "information",
+        "between view and class, H(mean p) - mean H(p), in nats: sure answers, but different ones",
+        "high",
     ),
-    "effective_classes": Measure("classes", "exp(H(mean p)): how many classes the answers are spread over", form=".1f"),
-    "mean_entropy": Measure("H(mean p)", "entropy of the mean prediction, in nats"),
+    "effective_classes": Measure(
+        "classes", "exp(H(mean p)): how many classes the answers are spread over", "high", ".1f"
+    ),
+    "mean_entropy": Measure("H(mean p)", "entropy of the mean prediction, in nats", "high"),
     "confident": Measure("confident", f"share of views with a probability above {CONFIDENT}", form=".0%"),
-    "view_entropy": Measure("mean H(p)", "mean entropy of a view's prediction, in nats", "low"),
+    "view_entropy": Measure("mean H(p)", "mean entropy of a view's prediction, in nats"),
     "spread": Measure(
         "spread",
         f"deviation over groups of {GROUP} views of their mean probability, mean over classes (T. stddev of Wang et "
         "al., arXiv 2012.02909, who compare augmentations: there low is good; of a source that always looks alike it "
         "is lowest)",
-        "low",
-        ".4f",
+        form=".4f",
     ),
     "density": Measure(
         "density", "JPEG bytes per pixel at quality 95, of sounds FLAC bytes per sample, whatever the teacher"
@@ -116,7 +119,7 @@ def image_density(images: Sequence[NDArray[np.uint8]]) -> float:
         first = (height - rows) // 2
         buffer = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(image[first : first + rows])).save(buffer, format="JPEG", quality=95)
-        size, pixels = size + buffer.tell(), pixels + rows * width
+        size, pixels = size + buffer.getbuffer().nbytes, pixels + rows * width
     return size / pixels
 
 
@@ -128,4 +131,4 @@ def sound_density(samples: NDArray[np.float32], rate: int) -> float:
         rate = 48_000
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="FLAC", subtype="PCM_16")
-    return buffer.tell() / len(samples)
+    return buffer.getbuffer().nbytes / len(samples)

@@ -74,12 +74,12 @@ def overlaid(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
         heat: float32 [any height, any width], at least 0; the largest is drawn hottest.
     """
     height, width = image.shape[:2]
-    heat = sampler(height, heat.shape[0]) @ heat @ sampler(width, heat.shape[1]).T
-    heat = np.clip(heat / max(float(heat.max()), 1e-12), 0, 1)
+    warm = sampler(height, heat.shape[0]) @ heat @ sampler(width, heat.shape[1]).T
+    warm = np.clip(warm / max(float(warm.max()), 1e-12), 0, 1)
     knots = np.linspace(0, 1, len(_HEAT))
-    colour = np.stack([np.interp(heat, knots, channel) for channel in _HEAT.T], axis=-1)
+    colour = np.stack([np.interp(warm, knots, channel) for channel in _HEAT.T], axis=-1)
     grey = image.astype(np.float32).mean(axis=-1, keepdims=True)
-    cover = _COVER * heat[..., None]
+    cover = _COVER * warm[..., None]
     return np.rint(grey * (1 - cover) + colour * cover).astype(np.uint8)
 
 

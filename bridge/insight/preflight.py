@@ -174,18 +174,14 @@ def inspect(ask: Ask, view_set: CountedSet, facts: Facts | None = None, views: i
     found += _outputs(logits, facts)
     checks: list[Callable[[], list[Finding]]] = []
     if not facts.costs:
-        checks += [
-            lambda: _company(ask, shown, logits, facts),
-            lambda: _alive(ask, shown, logits, facts),
-        ]
+        found += _alive(ask, shown, logits, facts)
+        checks.append(lambda: _company(ask, shown, facts))
         if not isinstance(view_set, AudioSet):
             checks.append(lambda: _normalisation(ask, shown, logits, facts))
     for number, check in enumerate(checks):
         if time.monotonic() - began > _PATIENCE:
-            said = (
-                f"{facts.name} answers slowly here: {len(checks) - number} of {len(checks) + 3} checks were left out."
-            )
-            found.append(Finding("note", said))
+            left = "normalisation was" if number else "BatchNorm and normalisation were"
+            found.append(Finding("note", f"{facts.name} answers slowly here: {left} not looked at."))
             break
         found += check()
     found += _soft_labels(logits, facts)
@@ -209,12 +205,12 @@ def _answers(
 
 
 def _finite(logits: NDArray[np.float32], facts: Facts) -> Finding:
-    bad = ~np.isfinite(logits).all(axis=1)
-    if bad.any():
+    bad = np.logical_not(np.isfinite(logits).all(axis=1))
+    if np.any(bad):
         return Finding(
             "error",
-            f"{facts.name} answers {bad.sum()} of {len(bad)} views with NaN or infinity. Check its weights, and that "
-            "it takes inputs in the range its card says.",
+            f"{facts.name} answers {np.sum(bad)} of {len(logits)} views with NaN or infinity. Check its weights, and "
+            "that it takes inputs in the range its card says.",
         )
     return Finding("ok", f"All answers to {len(logits)} views are finite, of {logits.shape[1]} classes.")
 
@@ -262,14 +258,14 @@ def _kind(raw: NDArray[np.float64]) -> str:
     return "logits"
 
 
-def _company(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
+def _company(ask: Ask, shown: NDArray[np.float32], facts: Facts) -> list[Finding]:
     """The same views again, and then among others, in batches of the same size."""
     half = min(_COMPANY, len(shown)) // 2
     if half < 1:
         return []
-    first = np.concatenate([shown[:half], shown[half : 2 * half]])
-    others = np.concatenate([shown[:half], np.zeros_like(shown[:half])])
-    once, again, among = (np.asarray(ask(batch), np.float64)[:half] for batch in (first, first, others))
+    some = shown[: 2 * half]
+    others = np.concatenate([some[:half], _noise(some[half:])])
+    once, again, among = (np.asarray(ask(batch), np.float64)[:half] for batch in (some, some, others))
     scale = max(float(np.abs(once).max()), 1e-6)
     random, social = (float(np.abs(other - once).max()) / scale for other in (again, among))
     if random > _DIFFERENT:
@@ -293,9 +289,7 @@ def _company(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], 
 
 def _alive(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
     """Whether answers change with the input at all, those to noise among them."""
-    low, high = (-1.0, 1.0) if shown.ndim == 2 else (0.0, 1.0)
-    noise = np.random.default_rng(0).uniform(low, high, (min(8, len(shown)), *shown.shape[1:])).astype(np.float32)
-    every = np.concatenate([logits, np.asarray(ask(noise), np.float32)]).astype(np.float64)
+    every = np.concatenate([logits, np.asarray(ask(_noise(shown[:8])), np.float32)]).astype(np.float64)
     scale = max(float(np.abs(every).max()), 1e-6)
     still = np.ptp(every, axis=0) <= 1e-6 * scale
     named = len(np.unique(every.argmax(axis=1)))
@@ -323,6 +317,12 @@ def _alive(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], fa
     if silent and every.shape[1] <= 20:
         found.append(Finding("note", f"{silent} of {every.shape[1]} classes are never the first guess on these views."))
     return found or [Finding("ok", "Every class's score changes with the input.")]
+
+
+def _noise(like: NDArray[np.float32]) -> NDArray[np.float32]:
+    """White noise of the shape and range of views."""
+    low, high = (-1.0, 1.0) if like.ndim == 2 else (0.0, 1.0)
+    return np.random.default_rng(0).uniform(low, high, like.shape).astype(np.float32)
 
 
 def _normalisation(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], facts: Facts) -> list[Finding]:

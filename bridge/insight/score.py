@@ -91,7 +91,7 @@ def check_score(config: ScoreConfig) -> None:
 
 def ranked(found: Sequence[Scored]) -> list[Scored]:
     """Best first by the headline; those that are equal keep their order."""
-    sign = -1 if MEASURES[HEADLINE].better == "high" else 1
+    sign = 1 if MEASURES[HEADLINE].better == "low" else -1
     return sorted(found, key=lambda one: sign * one.figures[HEADLINE])
 
 
@@ -125,7 +125,7 @@ def view_set_of(
     sounds = len(teacher.input_size or ()) == 1
     options = DistillConfig(
         teacher=config.teacher, dataset=config.dataset or "", image_size=config.image_size, recipe=config.recipe,
-        **{"audio" if sounds else "image": source},
+        image=None if sounds else source, audio=source if sounds else None,
     )  # fmt: skip
     sizes = made_for(options, teacher)
     if "samples" in sizes:

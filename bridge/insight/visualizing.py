@@ -320,10 +320,10 @@ def _maps(
 ) -> bytes:
     shown = [np.stack([_fitted(image, network.shape) for image in images]) for network in networks]
     rows, captions = [list(shown[0])], [["" for _ in images]]
-    wanted: NDArray[np.int64] | None = None
+    wanted: list[int] = []
     for network, role, pixels in zip(networks, roles, shown):
-        heat, answers = network.maps(pixels, None if wanted is None else wanted.tolist())
-        wanted = answers.argmax(axis=1) if wanted is None else wanted
+        heat, answers = network.maps(pixels, wanted or None)
+        wanted = wanted or answers.argmax(axis=1).tolist()
         shares = [_softmax(row)[k] for row, k in zip(answers, wanted)]
         rows.append([overlaid(image, warm) for image, warm in zip(pixels, heat)])
         called = [_plain(names[k], fold=False) if names else f"class {k}" for k in wanted]
@@ -337,7 +337,7 @@ def _fitted(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint
     square = fitted(image, shape[0])
     if shape[0] == shape[1]:
         return square
-    return np.asarray(Image.fromarray(square).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(square).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _softmax(answers: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -129,15 +129,14 @@ class Endpoint:
         except NoAnswer as error:
             raise TeacherError(f"{self.url} {error}. Check the address, and that it is running.") from error
         described = {"dtype": "uint8", "max_batch": 64, "class_names": None, "input_size": None, **said}
-        whole = {name: described.get(name) for name in ("classes", "max_batch")}
-        for name, value in whole.items():
-            self._require(_whole(value), name, value, "a whole number of at least 1")
+        for name in ("classes", "max_batch"):
+            self._require(_whole(described.get(name)), name, described.get(name), "a whole number of at least 1")
         for name, choices in (("outputs", OUTPUTS), ("dtype", DTYPES)):
             self._require(described.get(name) in choices, name, described.get(name), f"one of {', '.join(choices)}")
         names, size = described["class_names"], described["input_size"]
         fits = names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))
-        self._require(fits and len(names or range(whole["classes"])) == whole["classes"], "class_names", names,
-                      f"{whole['classes']} names")  # fmt: skip
+        fits = fits and (names is None or len(names) == described["classes"])
+        self._require(fits, "class_names", names, f"{described['classes']} names")
         fits = size is None or (isinstance(size, list) and len(size) == 2 and all(_whole(side) for side in size))
         self._require(fits, "input_size", size, "[height, width]")
         digest = said.get("digest")
@@ -229,8 +228,8 @@ def behind(url: str, dtype: str | None = None, form: str | None = None) -> tuple
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """A redirected POST would become a GET, and the key go elsewhere."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
+        """None: what came is an error."""
 
 
 class _NoProxy(urllib.request.ProxyHandler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from bridge.insight.visualizing import class_names, photographs, units_of, visua
 NAMES = [f"thing {k}" for k in range(8)] + ["giant_panda", "red panda"]
 
 
-def a_network(**changes) -> SimpleNamespace:
+def a_network(**changes) -> Any:
     about = {"name": "a folder", "classes": 10, "class_names": NAMES, "input_size": (8, 8), "shape": (8, 8)}
     return SimpleNamespace(**{**about, "sounds": False, "layers": lambda: {"conv1": 4, "layer1.0.conv1": 8}, **changes})
 

