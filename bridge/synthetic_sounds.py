@@ -76,7 +76,7 @@ def babble(seconds: float = 30.0, seed: int = 0) -> np.ndarray:
         _between(u[2], -0.3, 0.3)[:, None] * time / length[:, None]
     )
     # Of four pairs of resonances the first that is far from all vowels.
-    pairs = _between(u[3:11].reshape(4, 2, -1), 250, 3500, log=True)
+    pairs = np.sort(_between(u[3:11].reshape(4, 2, -1), 250, 3500, log=True), axis=1)
     far = np.min([np.abs(np.log(pairs / np.array(pair)[:, None])).max(axis=1) for pair in _FORMANTS.values()], axis=0)
     resonances = np.take_along_axis(pairs, np.argmax(far > 0.3, axis=0)[None, None], axis=0)[0].T
     sound = _voiced(

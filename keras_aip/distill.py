@@ -14,6 +14,7 @@ from bridge.datum.masks import Masks
 from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
 from bridge.errors import ConfigError
 from bridge.files import plain
+from bridge.insight.preflight import look_over
 from bridge.networks import front_end_for
 from bridge.preparing import Loaders, Prepared, check_inputs, prepare
 from bridge.runs import RunFolder
@@ -23,6 +24,7 @@ from keras_aip.datasets import FACTS, load, load_audio
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import predict_all, recalibrated
 from keras_aip.hosts import in_agreement, is_first_host, lost
+from keras_aip.insight import ask_of
 from keras_aip.optimizers import make_optimizer
 from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
 from keras_aip.strategy import on_other_devices
@@ -54,6 +56,7 @@ def distill(config: DistillConfig) -> dict[str, Any]:
     devices = make_strategy(config.strategy)
     with in_agreement(devices):
         prepared = prepare(config, _teacher(config), LOADERS, is_first_host(devices))
+        look_over(config, prepared, ask_of(prepared.teacher))
     steps, several = prepared.steps, on_other_devices(devices)
     with devices.scope():
         teacher = _teacher(config) if several else prepared.teacher

@@ -14,12 +14,14 @@ from bridge.datum.views import CountedSet, SampleSet
 from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
 from bridge.errors import ConfigError
 from bridge.files import plain
+from bridge.insight.preflight import look_over
 from bridge.preparing import Loaders, Prepared, check_inputs, prepare
 from bridge.runs import RunFolder
 from torch_aip import models
 from torch_aip.datasets import FACTS, load, load_video
 from torch_aip.distiller import Distiller
 from torch_aip.evaluate import predict_all, recalibrated
+from torch_aip.insight import ask_of
 from torch_aip.launch import World, in_agreement, launched
 from torch_aip.optimizers import make_optimizer, schedule_of
 from torch_aip.run import SaveRun, environment, restore_arrays, set_up
@@ -55,6 +57,7 @@ def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
     render = config.render if config.render != "auto" else "device" if world.device.type == "cuda" else "host"
     with in_agreement():
         prepared = prepare(config, _teacher(config), Loaders(load, load_video), world.is_first)
+        look_over(config, prepared, ask_of(prepared.teacher))
         distiller = make_distiller(config, prepared, world.device)
         distiller.check_loader(_loader(prepared.view_set, config.batch_size, render=render))  # before a run begins
     steps = prepared.steps

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.config import DistillConfig
 from bridge.datum.audio import AudioSet
 from bridge.datum.render import render
 from bridge.datum.views import CountedSet
@@ -20,6 +21,7 @@ from bridge.insight.measures import measures
 from bridge.insight.options import InspectConfig
 from bridge.insight.score import Ask, view_set_of
 from bridge.metrics import softmax_log
+from bridge.preparing import Prepared
 from bridge.teachers.card import Card
 from bridge.teachers.remote import is_address
 from bridge.teachers.shelf import find_folder
@@ -162,6 +164,25 @@ def preflight(ask: Ask, view_set: CountedSet, facts: Facts | None = None, views:
         if finding.level == "warning":
             warnings.warn(finding.text, stacklevel=2)
     return found
+
+
+def look_over(config: DistillConfig, prepared: Prepared, ask: Ask) -> None:
+    """Ask the teacher about a few views before hours are spent on it; warn of what looks wrong.
+
+    Not again where a run is resumed, on hosts that follow, of a service, whose every answer counts, or with `smoke`.
+
+    Args:
+        config: resolved options.
+        prepared: what it asks whom.
+        ask: the backend's `insight.ask_of` the teacher.
+
+    Raises:
+        TeacherError: nothing can be learned from it: its answers are NaN, or always the same.
+    """
+    if prepared.test is None or config.resume or config.smoke or prepared.teacher.asked is not None:
+        return
+    facts = facts_of(prepared.teacher, str(config.teacher), config.dataset, config.temperature)
+    preflight(ask, prepared.view_set, facts)
 
 
 def inspect(ask: Ask, view_set: CountedSet, facts: Facts | None = None, views: int = 256) -> list[Finding]:
