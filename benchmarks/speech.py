@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,9 +77,11 @@ def as_tflite(student: Path, sounds: Path, recording: Path, out: Path) -> dict[s
             [sys.executable, "-m", "bridge", *map(str, words), "--out", str(target)], cwd=ROOT, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
-        print(done.stdout, end="")
+        # Names of files alone: where they lie is nobody's business.
+        lines = re.sub(r"\S*/", "", done.stdout).splitlines()
+        print(*lines, sep="\n")
         files = sorted(out.glob(f"student_{form}*.tflite"))
-        rows[form] = {"said": done.stdout.splitlines(), "bytes": {path.name: path.stat().st_size for path in files}}
+        rows[form] = {"said": lines, "bytes": {path.name: path.stat().st_size for path in files}}
     return rows
 
 

@@ -75,8 +75,9 @@ def babble(seconds: float = 30.0, seed: int = 0) -> np.ndarray:
     pitch = _between(u[1], 90, 1100, log=True)[:, None] * np.exp(
         _between(u[2], -0.3, 0.3)[:, None] * time / length[:, None]
     )
-    # Of four pairs of resonances the first that is far from all vowels.
+    # Of four pairs of resonances the first that is far from all vowels, else one that always is.
     pairs = np.sort(_between(u[3:11].reshape(4, 2, -1), 250, 3500, log=True), axis=1)
+    pairs = np.concatenate([pairs, np.broadcast_to([[1000.0], [3000.0]], pairs[:1].shape)])
     far = np.min([np.abs(np.log(pairs / np.array(pair)[:, None])).max(axis=1) for pair in _FORMANTS.values()], axis=0)
     resonances = np.take_along_axis(pairs, np.argmax(far > 0.3, axis=0)[None, None], axis=0)[0].T
     sound = _voiced(

@@ -30,7 +30,7 @@ _TEACHING_SOUNDS = dict(
     batch_size=32, spec_augment=0, hold_out=False,
 )  # fmt: skip
 _DISTILLING_SOUNDS = dict(
-    student="dscnn_s", recipe="audio", views=None, mixing="none", temperature=4.0, batch_size=32, epochs=12,
+    student="dscnn_s", recipe="audio", views=None, mixing="none", temperature=4.0, batch_size=32, epochs=24,
     steps_per_epoch=100, steps_per_execution=20, optimizer="adam", learning_rate=1e-2, schedule="cosine", warmup=0.1,
 )  # fmt: skip
 _TRAIN_SOUNDS, _TEST_SOUNDS = 2048, 800

@@ -53,14 +53,15 @@ MEASURES: dict[str, Measure] = {
         "spread",
         f"deviation over groups of {GROUP} views of their mean probability, mean over classes (T. stddev of Wang et "
         "al., arXiv 2012.02909, who compare augmentations: there low is good; of a source that always looks alike it "
-        "is lowest)",
+        "is lowest, and a higher one is better)",
+        "high",
         form=".4f",
     ),
     "density": Measure(
         "density", "JPEG bytes per pixel at quality 95, of sounds FLAC bytes per sample, whatever the teacher"
     ),
 }
-HEADLINE = "mutual_information"
+HEADLINE = "spread"
 """What sources are sorted by; benchmarks/score.py says how well each measure predicts."""
 
 
