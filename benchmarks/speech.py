@@ -72,6 +72,8 @@ def as_tflite(student: Path, sounds: Path, recording: Path, out: Path) -> dict[s
     rows = {}
     for form in ("tflite", "tflite_int8"):
         target = out / f"student_{form}.tflite"
+        for old in (target, out / f"{target.stem}_front_end.tflite"):
+            old.unlink(missing_ok=True)
         words = ("convert", "--model", student, "--to", form, "--audio", recording, "--dataset", sounds)
         done = subprocess.run(
             [sys.executable, "-m", "bridge", *map(str, words), "--out", str(target)], cwd=ROOT, check=True,
@@ -80,7 +82,7 @@ def as_tflite(student: Path, sounds: Path, recording: Path, out: Path) -> dict[s
         # Names of files alone: where they lie is nobody's business.
         lines = re.sub(r"\S*/", "", done.stdout).splitlines()
         print(*lines, sep="\n")
-        files = sorted(out.glob(f"student_{form}*.tflite"))
+        files = [target, *out.glob(f"{target.stem}_front_end.tflite")]
         rows[form] = {"said": lines, "bytes": {path.name: path.stat().st_size for path in files}}
     return rows
 
