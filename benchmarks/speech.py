@@ -80,7 +80,7 @@ def as_tflite(student: Path, sounds: Path, recording: Path, out: Path) -> dict[s
             capture_output=True, text=True,
         )  # fmt: skip
         # Names of files alone: where they lie is nobody's business.
-        lines = re.sub(r"\S*/", "", done.stdout).splitlines()
+        lines = re.sub(r"\S+/", "", done.stdout).splitlines()
         print(*lines, sep="\n")
         files = [target, *out.glob(f"{target.stem}_front_end.tflite")]
         rows[form] = {"said": lines, "bytes": {path.name: path.stat().st_size for path in files}}
