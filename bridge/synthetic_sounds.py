@@ -50,11 +50,12 @@ def labelled_sounds(part: str, count: int, seed: int = 0) -> tuple[np.ndarray, n
 
 def write_sounds(path: str | os.PathLike[str], train: int, test: int, seed: int = 0) -> None:
     """Write so many of both parts as an ``.npz``, a data set of sounds for every command."""
-    packed = {"class_names": np.array(CLASSES), "rate": np.array(RATE)}
-    for part, count in (("train", train), ("test", test)):
-        sounds, packed[f"y_{part}"] = labelled_sounds(part, count, seed)
-        packed[f"x_{part}"] = np.rint((FULL_SCALE - 1) * sounds).astype(np.int16)
-    np.savez(path, **packed)
+    (x_train, y_train), (x_test, y_test) = (labelled_sounds(*part, seed) for part in (("train", train), ("test", test)))
+    x_train, x_test = (np.rint((FULL_SCALE - 1) * sounds).astype(np.int16) for sounds in (x_train, x_test))
+    np.savez(
+        path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, class_names=np.array(CLASSES),
+        rate=np.array(RATE),
+    )  # fmt: skip
 
 
 def babble(seconds: float = 30.0, seed: int = 0) -> np.ndarray:

@@ -80,7 +80,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         render = config.render if config.render != "auto" else "device" if fast else "host"
         dataset_of = audio_dataset if isinstance(prepared.view_set, AudioSet) else view_dataset
         data = dataset_of(prepared.view_set, config.batch_size, start_step=first_step, render=render)
-        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step)
+        unit = "sounds" if isinstance(prepared.view_set, AudioSet) else "images"
+        progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step, unit)
         asking = ShowAnswers(steps, config.batch_size)
         try:
             distiller.fit(
