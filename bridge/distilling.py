@@ -169,10 +169,14 @@ def finish(
         per_class = class_accuracies(labels, said, taught, teacher.classes)
     listening = isinstance(view_set, AudioSet)
     shown = 12 if isinstance(view_set, ClipSet) else 24 if listening else 32
+    pictures = previews(view_set, mixing, shown)
+    if config.spec_augment:
+        last = list(pictures)[-1]
+        pictures[f"{last}, before spectrograms are masked"] = pictures.pop(last)
     write_report(
         run.path / "report.html", title=f"{config.student} distilled from {view_set.source.name}",
         summary=summary_of(result), config=dataclasses.asdict(config), metrics=run.metrics(), result=result,
-        views=previews(view_set, mixing, shown),
+        views=pictures,
         teacher_histogram=np.bincount(votes, minlength=teacher.classes or 0) / len(votes),
         confusion=confusion, per_class=per_class,
         class_names=names if names and len(names) == teacher.classes else None,  # of a part of the classes: none

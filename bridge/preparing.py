@@ -76,7 +76,12 @@ def prepare(config: DistillConfig, teacher: Any, load: Loaders, first_host: bool
     elif config.query_budget is not None:
         raise ConfigError("--query-budget counts questions to a service; this teacher is a network, and is free.")
     view_set = _view_set(config, teacher, load)
-    mixing_of(config, view_set.recipe)  # says now if it cannot be
+    mixing = mixing_of(config, view_set.recipe)  # says now if it cannot be
+    if config.store_teacher is not None and (mixing.on != "input" or config.spec_augment):
+        raise ConfigError(
+            "--store-teacher keeps answers about waveforms: with --mixing-on spectrogram or --spec-augment the teacher "
+            "has to be asked at every step. Leave one of them out."
+        )
     steps = config.steps_per_epoch or (-(-view_set.views // config.batch_size) if view_set.views else None)
     if steps is None:
         raise ConfigError("Endless views (--views None) need --steps-per-epoch.")

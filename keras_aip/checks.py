@@ -14,8 +14,14 @@ from keras_aip import models
 from keras_aip.teachers import Teacher
 
 
-def check_batch(views: tf.Tensor, teacher: Teacher, student: keras.Model) -> None:
-    """Refuse a batch that teacher and student cannot both be asked about; see `Distiller.check`."""
+def check_batch(views: tf.Tensor, teacher: Teacher, student: keras.Model, eager: bool = False) -> None:
+    """Refuse a batch that teacher and student cannot both be asked about; see `Distiller.check`.
+
+    Args:
+        views: the batch.
+        teacher, student: of the distiller.
+        eager: the step goes through Python, where any function may be a teacher.
+    """
     sounds = views.shape.rank == 2
     if views.dtype != tf.float32 or views.shape.rank not in (2, 4):
         raise DatasetError(
@@ -45,7 +51,8 @@ def check_batch(views: tf.Tensor, teacher: Teacher, student: keras.Model) -> Non
             + ", ".join(f"{name} {list(shape) if shape else 'any'}" for name, shape in sizes.items())
             + f". Nothing is resized silently: make the views with {how} of the teacher and build the student for it."
         )
-    teacher.find_out(views)
+    if not eager:
+        teacher.find_out(views)
     guesses = student(views, training=False)
     # One who is asked is not asked twice, and nothing about which no student learns.
     answers = teacher(views) if teacher.asked is None else tf.zeros([len(views), teacher.classes or 0])

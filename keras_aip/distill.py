@@ -59,7 +59,9 @@ def distill(config: DistillConfig) -> dict[str, Any]:
         look_over(config, prepared, ask_of(prepared.teacher))
     steps, several = prepared.steps, on_other_devices(devices)
     with devices.scope():
-        teacher = _teacher(config) if several else prepared.teacher
+        # of a service there is one alone, which counts what it is asked
+        again = several and prepared.teacher.asked is None
+        teacher = _teacher(config) if again else prepared.teacher
         distiller = make_distiller(config, teacher, prepared)
     with in_agreement(devices) as said:
         student = models.architecture_of(distiller.student)

@@ -297,7 +297,7 @@ class Distiller(keras.Model):
             DatasetError: the batch is no batch of such.
             TeacherError: sizes or class counts differ, or the teacher's answers are not finite.
         """
-        check_batch(images, self.teacher, self.student)
+        check_batch(images, self.teacher, self.student, eager=bool(getattr(self, "run_eagerly", False)))
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

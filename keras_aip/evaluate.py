@@ -160,11 +160,6 @@ def recalibrated(model: keras.Model, image_batches: Iterable[tf.Tensor]) -> Iter
         model.set_weights(weights)
 
 
-def input_side(model: Any) -> int | None:
-    """Side of the images a model was built for in pixels, None where it takes any."""
-    return _input_size(model)[0]
-
-
 def _input_size(model: Any) -> tuple[int | None, ...]:
     """Height and width in pixels, or (samples,); None where a model takes any or does not say (a subclassed one)."""
     if isinstance(model, Teacher):

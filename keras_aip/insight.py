@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from bridge.datum.views import CountedSet
 from bridge.insight import preflight, score
+from bridge.insight.checks import Facts, Finding
 from bridge.insight.options import InspectConfig, ScoreConfig
-from bridge.insight.preflight import Facts, Finding
 from bridge.insight.score_picture import Scored
+from keras_aip.audio import load_audio_set
 from keras_aip.run import set_up
 from keras_aip.teachers import Teacher, load_teacher
 
@@ -27,7 +28,7 @@ def score_sources(config: ScoreConfig) -> list[Scored]:
     score.check_score(config)
     set_up(config.threads, config.seed)
     teacher = load_teacher(str(config.teacher), dataset=config.dataset)
-    return score.score(config, teacher, ask_of(teacher))
+    return score.score(config, teacher, ask_of(teacher), load_audio_set)
 
 
 def inspect_teacher(config: InspectConfig) -> list[Finding]:
@@ -39,7 +40,7 @@ def inspect_teacher(config: InspectConfig) -> list[Finding]:
     preflight.check_inspect(config)
     set_up(config.threads, config.seed)
     teacher = load_teacher(str(config.teacher), dataset=config.dataset)
-    return preflight.inspect_by(config, teacher, ask_of(teacher))
+    return preflight.inspect_by(config, teacher, ask_of(teacher), load_audio_set)
 
 
 def inspect(teacher: Teacher, view_set: CountedSet, facts: Facts | None = None, views: int = 256) -> list[Finding]:
@@ -61,10 +62,14 @@ def inspect(teacher: Teacher, view_set: CountedSet, facts: Facts | None = None, 
 def ask_of(teacher: Teacher) -> score.Ask:
     """A teacher as a function of NumPy arrays, with one graph for each size of batch."""
     graph = tf.function(lambda views: teacher(views), autograph=False)
+    found_out = False
 
     def ask(views: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal found_out
         given = tf.constant(views, tf.float32)
-        teacher.find_out(given)
+        if not found_out:
+            teacher.find_out(given)
+            found_out = True
         return (graph if teacher.asked is None else teacher)(given).numpy()
 
     return ask

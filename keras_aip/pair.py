@@ -28,7 +28,7 @@ class Pair:
 
     def __init__(self, teacher: Teacher, student: keras.Model, mixing: Mixing, masks: Masks | None):
         self._teacher, self._student = teacher, student
-        self._mixes_input = mixing.on == "input"
+        self._mixes_input = mixing.on == "input" or mixing.kind == "none"
         self._ends = _shared(teacher, student)
         if self._ends is not None:
             self._teacher = Teacher(self._ends[0].rest, outputs=teacher.outputs, classes=teacher.classes)

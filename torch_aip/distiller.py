@@ -83,6 +83,8 @@ class Distiller:
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher)
         self.temperature = float(temperature)
         self.mixing = mixing if isinstance(mixing, Mixing) else Mixing(mixing)
+        if self.mixing.on != "input":
+            raise ConfigError(f"mixing on {self.mixing.on!r} is of sounds, which are keras_aip's; mix on 'input'.")
         self.seed = seed
         self.optimizer: torch.optim.Optimizer | None = None
         self._loss_function = losses.get(loss)

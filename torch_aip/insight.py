@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bridge.datum.views import CountedSet
 from bridge.insight import preflight, score
+from bridge.insight.checks import Facts, Finding
 from bridge.insight.options import InspectConfig, ScoreConfig
-from bridge.insight.preflight import Facts, Finding
 from bridge.insight.score_picture import Scored
 from torch_aip.run import set_up
 from torch_aip.teachers import Teacher, load_teacher

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from bridge.config import SweepConfig
+from torch import nn
+
+from bridge.config import DistillConfig, SweepConfig
+from bridge.datum.mixing import Mixing
 from bridge.sweep import Outcome
 from bridge.sweep import sweep as run_sweep
 from bridge.sweep.inspection import inspector
 from torch_aip.distill import make_student
 from torch_aip.distiller import Distiller
 from torch_aip.launch import refuse_several
-from torch_aip.teachers import load_teacher
+from torch_aip.teachers import Teacher, load_teacher
 
 
 def sweep(config: SweepConfig) -> list[Outcome]:
@@ -25,4 +28,8 @@ def sweep(config: SweepConfig) -> list[Outcome]:
         AipError: of the kind that names what is wrong; a RunError if some of the runs failed.
     """
     refuse_several("sweep")
-    return run_sweep(config, "torch_aip", inspector(load_teacher, make_student, Distiller))
+    return run_sweep(config, "torch_aip", inspector(load_teacher, make_student, _distiller))
+
+
+def _distiller(run: DistillConfig, student: nn.Module, teacher: Teacher, mixing: Mixing) -> Distiller:
+    return Distiller(student, teacher, run.temperature, run.loss, mixing)

@@ -2,81 +2,34 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bridge.config import DistillConfig
-from bridge.datum.audio import AudioSet
+from bridge.datum.audio import AudioSet, make_audio_set
 from bridge.datum.render import render
 from bridge.datum.views import CountedSet
 from bridge.errors import ConfigError, TeacherError
-from bridge.insight.measures import measures
+from bridge.insight import checks
+from bridge.insight.checks import Facts, Finding
 from bridge.insight.options import InspectConfig
 from bridge.insight.score import Ask, view_set_of
-from bridge.metrics import softmax_log
+from bridge.measuring import rows_at_once
 from bridge.preparing import Prepared
 from bridge.teachers.card import Card
 from bridge.teachers.remote import is_address
 from bridge.teachers.shelf import find_folder
-from bridge.teachers.wrapped import SMALLEST_PROBABILITY
 
-TEMPERATURES = (1, 2, 4, 8, 16)
 _FRESH = 2**40 + 2**39
-_BATCH, _COMPANY, _VARIED = 32, 16, 64
-"""Views per question; among them those that are asked about twice; views asked about in other colours and ranges."""
+_BATCH = 32
+"""Views per question; of large clips fewer."""
 _PATIENCE = 6.0
 """Seconds after which no further check begins."""
-_DIFFERENT = 1e-3
-"""Relative to the largest score: between two answers to one view. Rounding stays far below."""
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_COLLAPSED, _ALIVE = 1.3, 2.5
-"""Effective number of classes named: as good as one, and more than two (ours)."""
-# How torchvision, timm and people call weights that were trained with MixUp, CutMix, label smoothing or RandAugment.
-_STRONG = re.compile(
-    r"IMAGENET1K_V2|\b(?:mixup|cutmix|rand-?augment|trivial-?augment|auto-?augment|augmix|augreg)\b|label.smoothing"
-    r"|\.(?:a1h?|a2|a3|b1k|b2k|c1|c2|d1|d2|e1|ra|ra2|ra3|ra4|ram|ah|bt|am|augreg\d?|sw)_", re.I,
-)  # fmt: skip
-
-
-class Finding(NamedTuple):
-    """What was found.
-
-    Attributes:
-        level: "ok"; "note", nothing wrong; "warning", probably wrong; "error", nothing can be learned from it.
-        text: one or two sentences.
-    """
-
-    level: Literal["ok", "note", "warning", "error"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is said about a teacher, and so can be compared with what it does.
-
-    Attributes:
-        name: for messages.
-        outputs: "logits", "probabilities" or "labels".
-        source: where the weights come from, in words; their published name, if they have one.
-        mean, std: that the network takes away and divides by itself, per channel; None: not known.
-        temperature: that the distillation will use; None: not known.
-        costs: each question counts, as those to a service do: nothing is asked that is not needed.
-    """
-
-    name: str = "the teacher"
-    outputs: str = "logits"
-    source: str = ""
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    temperature: float | None = None
-    costs: bool = False
 
 
 def facts_of(teacher: Any, name: str, dataset: str | None = None, temperature: float | None = None) -> Facts:
@@ -127,8 +80,10 @@ def shown(found: Sequence[Finding]) -> str:
     return "\n".join(f"{finding.level:8s} {finding.text}" for finding in found)
 
 
-def inspect_by(config: InspectConfig, teacher: Any, ask: Ask) -> list[Finding]:
-    """What the command does with a backend's teacher.
+def inspect_by(
+    config: InspectConfig, teacher: Any, ask: Ask, audio_set: Callable[..., AudioSet] = make_audio_set
+) -> list[Finding]:
+    """What the command does with a backend's teacher; arguments as of `bridge.insight.score.score`.
 
     Raises:
         AipError: of the kind that names what is wrong.
@@ -138,7 +93,7 @@ def inspect_by(config: InspectConfig, teacher: Any, ask: Ask) -> list[Finding]:
         takes, option = ("sounds", "--image") if sounds else ("images", "--audio")
         raise ConfigError(f"{config.teacher} takes {takes}; leave {option} out.")
     source = (config.audio or "control:noise") if sounds else (config.image or "sklearn:china.jpg")
-    view_set = view_set_of(config, teacher, source)
+    view_set = view_set_of(config, teacher, source, audio_set)
     return inspect(ask, view_set, facts_of(teacher, str(config.teacher), config.dataset), config.views)
 
 
@@ -181,6 +136,9 @@ def look_over(config: DistillConfig, prepared: Prepared, ask: Ask) -> None:
     """
     if prepared.test is None or config.resume or config.smoke or prepared.teacher.asked is not None:
         return
+    taken = tuple(prepared.teacher.input_size or ())
+    if prepared.view_set.recipe.shape[: len(taken)] != taken:
+        return  # the distiller says so, naming the sizes of all three
     facts = facts_of(prepared.teacher, str(config.teacher), config.dataset, config.temperature)
     preflight(ask, prepared.view_set, facts)
 
@@ -188,284 +146,46 @@ def look_over(config: DistillConfig, prepared: Prepared, ask: Ask) -> None:
 def inspect(ask: Ask, view_set: CountedSet, facts: Facts | None = None, views: int = 256) -> list[Finding]:
     """Everything that can be told about a teacher; arguments as of `preflight`, which stops at errors."""
     facts, began = facts or Facts(), time.monotonic()
-    shown, logits = _answers(ask, view_set, views, began)
-    found = [_finite(logits, facts)]
+    rows = rows_at_once(min(_BATCH, views), (views, *view_set.recipe.shape))
+    shown, logits = _answers(ask, view_set, views, rows, began)
+    found = [checks.finite(logits, facts)]
     if found[0].level == "error":
         return found
-    found += _outputs(logits, facts)
-    checks: list[Callable[[], list[Finding]]] = []
-    if not facts.costs:
-        found += _alive(ask, shown, logits, facts)
-        checks.append(lambda: _company(ask, shown, facts))
+    found += checks.outputs(logits, facts)
+    further: list[Callable[[], list[Finding]]] = []
+    if facts.costs:
+        said = (
+            f"{facts.name} was asked about {len(logits)} views, each of which may cost; what needs further questions "
+            "(noise, BatchNorm, normalisation) was not looked at."
+        )
+        found.append(Finding("note", said))
+    else:
+        found += checks.alive(ask, shown, logits, rows, facts)
+        further.append(lambda: checks.company(ask, shown, rows, facts))
         if not isinstance(view_set, AudioSet):
-            checks.append(lambda: _normalisation(ask, shown, logits, facts))
-    for number, check in enumerate(checks):
+            further.append(lambda: checks.normalisation(ask, shown, logits, rows, facts))
+    for number, check in enumerate(further):
         if time.monotonic() - began > _PATIENCE:
             left = "normalisation was" if number else "BatchNorm and normalisation were"
             found.append(Finding("note", f"{facts.name} answers slowly here: {left} not looked at."))
             break
         found += check()
-    found += _soft_labels(logits, facts)
-    found += _augmented(logits, facts)
+    found += checks.soft_labels(logits, facts)
+    found += checks.augmented(logits, facts)
     order = ("error", "warning", "note", "ok")
     return sorted(found, key=lambda finding: order.index(finding.level))
 
 
 def _answers(
-    ask: Ask, view_set: CountedSet, views: int, began: float
+    ask: Ask, view_set: CountedSet, views: int, rows: int, began: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Views and answers: as many as asked for, or as there is time for."""
+    """The first views, and answers to as many as asked for, or as there is time for."""
     shown, answers = [], []
-    batch = min(_BATCH, views)
-    for first in range(0, views, batch):
-        if shown and time.monotonic() - began > _PATIENCE / 2:
+    for first in range(0, views, rows):
+        if answers and time.monotonic() - began > _PATIENCE / 2:
             break
-        shown.append(render(view_set, _FRESH + first + np.arange(batch)))
-        answers.append(np.asarray(ask(shown[-1]), np.float32))
-    return np.concatenate(shown), np.concatenate(answers)
-
-
-def _finite(logits: NDArray[np.float32], facts: Facts) -> Finding:
-    bad = np.logical_not(np.isfinite(logits).all(axis=1))
-    if np.any(bad):
-        return Finding(
-            "error",
-            f"{facts.name} answers {np.sum(bad)} of {len(logits)} views with NaN or infinity. Check its weights, and "
-            "that it takes inputs in the range its card says.",
-        )
-    return Finding("ok", f"All answers to {len(logits)} views are finite, of {logits.shape[1]} classes.")
-
-
-def _outputs(logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    """Logits, probabilities or labels: what they look like against what is said."""
-    # Of what is said to be probabilities or labels the logarithm was taken, of nothing below 1e-7.
-    raw = logits.astype(np.float64)
-    raw = raw if facts.outputs == "logits" else np.where(logits <= np.log(SMALLEST_PROBABILITY) + 1e-3, 0, np.exp(raw))
-    looks = _kind(raw)
-    mend = f'outputs says "{facts.outputs}" of {facts.name}, but its answers '
-    if looks == facts.outputs:
-        return [Finding("ok", f"Its answers are {looks}, as is said.")]
-    if facts.outputs == "logits" and looks == "log-probabilities":
-        return [Finding("ok", "Its answers are log-probabilities, which do as logits.")]
-    if facts.outputs == "probabilities" and looks == "labels":
-        return [Finding("note", "All probabilities are 0 or 1: these are labels; a temperature changes nothing.")]
-    if looks in ("probabilities", "labels"):
-        rows = "sum to one" if looks == "probabilities" else "are all 0 but for a 1"
-        twice = " A softmax would be taken twice." if facts.outputs == "logits" and looks == "probabilities" else ""
-        return [Finding("warning", f'{mend}{rows}, as {looks} do.{twice} Say outputs="{looks}".')]
-    if looks == "shares":
-        return [
-            Finding(
-                "warning",
-                f"{facts.name} answers between 0 and 1, and rows do not sum to one: sigmoids of several labels? The "
-                "loss compares softmaxes; give the scores before the sigmoid.",
-            )
-        ]
-    if facts.outputs == "probabilities":
-        return [Finding("warning", f'{mend}are no probabilities (rows do not sum to one). Say outputs="logits".')]
-    return [Finding("warning", f"{mend}are not labels.")]
-
-
-def _kind(raw: NDArray[np.float64]) -> str:
-    """What scores look like: labels, probabilities, shares (0 to 1, summing to anything), log-probabilities, logits."""
-    in_range = raw.min() >= -1e-4 and raw.max() <= 1 + 1e-4
-    sums = np.abs(raw.sum(axis=1) - 1).max() < 1e-2
-    if in_range and sums:
-        return "labels" if np.minimum(np.abs(raw), np.abs(raw - 1)).max() < 1e-4 else "probabilities"
-    if in_range and raw.shape[1] > 1:
-        return "shares"
-    if raw.max() <= 1e-3 and np.abs(np.exp(raw).sum(axis=1) - 1).max() < 1e-3:
-        return "log-probabilities"
-    return "logits"
-
-
-def _company(ask: Ask, shown: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    """The same views again, and then among others, in batches of the same size."""
-    half = min(_COMPANY, len(shown)) // 2
-    if half < 1:
-        return []
-    some = shown[: 2 * half]
-    others = np.concatenate([some[:half], _noise(some[half:])])
-    once, again, among = (np.asarray(ask(batch), np.float64)[:half] for batch in (some, some, others))
-    scale = max(float(np.abs(once).max()), 1e-6)
-    random, social = (float(np.abs(other - once).max()) / scale for other in (again, among))
-    if random > _DIFFERENT:
-        return [
-            Finding(
-                "warning",
-                f"{facts.name} answers the same views differently when asked again (by {random:.1%}): dropout, or "
-                "noise. Put it in inference mode.",
-            )
-        ]
-    if social > _DIFFERENT:
-        return [
-            Finding(
-                "warning",
-                f"The answers of {facts.name} depend on what else is in the batch (by {social:.1%}): its BatchNorm is "
-                "in training mode. Put it in inference mode: model.eval(), or training=False.",
-            )
-        ]
-    return [Finding("ok", "It answers a view alike in any company: BatchNorm and dropout are in inference mode.")]
-
-
-def _alive(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    """Whether answers change with the input at all, those to noise among them."""
-    every = np.concatenate([logits, np.asarray(ask(_noise(shown[:8])), np.float32)]).astype(np.float64)
-    scale = max(float(np.abs(every).max()), 1e-6)
-    still = np.ptp(every, axis=0) <= 1e-6 * scale
-    named = len(np.unique(every.argmax(axis=1)))
-    if facts.outputs == "labels":
-        if named == 1:
-            said = f"{facts.name} gives every view, and noise, the same label: there is nothing to learn from it."
-            return [Finding("warning", said)]
-        return [Finding("ok", f"It names {named} of {every.shape[1]} classes on these views.")]
-    if still.all():
-        return [
-            Finding(
-                "error",
-                f"{facts.name} gives every view, and noise, the same answer: there is nothing to learn from it. Check "
-                "its weights, and that it takes inputs in the range its card says.",
-            )
-        ]
-    found = []
-    if still.any():
-        some = ", ".join(map(str, np.flatnonzero(still)[:5])) + (", …" if still.sum() > 5 else "")
-        said = (
-            f"{still.sum()} of {len(still)} classes of {facts.name} have the same score for every input ({some}): dead."
-        )
-        found.append(Finding("warning", said))
-    silent = every.shape[1] - named
-    if silent and every.shape[1] <= 20:
-        found.append(Finding("note", f"{silent} of {every.shape[1]} classes are never the first guess on these views."))
-    return found or [Finding("ok", "Every class's score changes with the input.")]
-
-
-def _noise(like: NDArray[np.float32]) -> NDArray[np.float32]:
-    """White noise of the shape and range of views."""
-    low, high = (-1.0, 1.0) if like.ndim == 2 else (0.0, 1.0)
-    return np.random.default_rng(0).uniform(low, high, like.shape).astype(np.float32)
-
-
-def _normalisation(ask: Ask, shown: NDArray[np.float32], logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    """Views in wrong ranges and orders; a warning only where those as they should be are all one class to it.
-
-    Confidence alone proves nothing: a larger input makes any network of ReLUs surer.
-    """
-    some = shown[:_VARIED]
-    mean, std = (np.array(values, np.float32) for values in (facts.mean or _IMAGENET[0], facts.std or _IMAGENET[1]))
-    whose = "its" if facts.mean else "ImageNet's"
-    if len(mean) not in (1, some.shape[-1]):
-        return []
-    variants = {
-        "in [0, 255]": 255 * some,
-        f"normalised beforehand by {whose} mean and deviation": (some - mean) / std,
-        "with red and blue exchanged": np.ascontiguousarray(some[..., ::-1]),
-    }
-    if facts.mean:
-        variants["as if it did not normalise"] = some * std + mean
-    told, best, right = [], ("", 0.0), _named(logits[: len(some)])
-    for what, views in variants.items():
-        answers = np.concatenate(
-            [np.asarray(ask(views[k : k + _BATCH]), np.float32) for k in range(0, len(views), _BATCH)]
-        )
-        if not np.isfinite(answers).all():
-            continue
-        number = _named(answers)
-        told.append(f"{what} {_sureness(answers)} and {number:.1f}")
-        if number > best[1] and not what.startswith("with red"):
-            best = (what, number)
-    found = [
-        Finding(
-            "note",
-            f"On views in [0, 1] its mean confidence is {_sureness(logits[: len(some)])}, and it names effectively "
-            f"{right:.1f} classes; {'; '.join(told)}.",
-        )
-    ]
-    if right < _COLLAPSED and best[1] > _ALIVE:
-        found.append(
-            Finding(
-                "warning",
-                f"{facts.name} takes nearly all views for one class, and those {best[0]} for effectively "
-                f"{best[1]:.1f}: it seems to expect its inputs so. Give it the mean and std that turn [0, 1] into "
-                "that.",
-            )
-        )
-    return found
-
-
-def _named(logits: NDArray[np.float32]) -> float:
-    """Effective number of first guesses, exp of the entropy of their shares."""
-    shares = np.bincount(logits.argmax(axis=1)) / len(logits)
-    shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _sureness(logits: NDArray[np.float32]) -> str:
-    return f"{np.exp(softmax_log(logits).max(axis=1)).mean():.0%}"
-
-
-def soft_label_entropies(logits: NDArray[Any], temperatures: Sequence[float] = TEMPERATURES) -> dict[float, float]:
-    """Mean entropy of labels softened by each τ, as a share of log(classes), which uniform ones have."""
-    most = np.log(max(2, logits.shape[1]))
-    found = {}
-    for temperature in temperatures:
-        log_p = softmax_log(logits / temperature)
-        found[temperature] = float(-(np.exp(log_p) * log_p).sum(axis=1).mean() / most)
-    return found
-
-
-def recommended_temperature(entropies: dict[float, float]) -> float:
-    """The τ whose labels have nearest to half of the largest entropy.
-
-    A rule of thumb (ours, unproven): far below, labels say little more than the first guess; far above, all views have
-    nearly the same label, whose differences drown in the student's rounding and noise.
-    """
-    return min(entropies, key=lambda temperature: (abs(entropies[temperature] - 0.5), temperature))
-
-
-def _soft_labels(logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    if facts.outputs == "labels":
-        return [Finding("note", "Of labels no temperature makes soft ones; more views, and --loss argmax, are needed.")]
-    entropies = soft_label_entropies(logits)
-    listed = ", ".join(f"τ={temperature:g}: {share:.0%}" for temperature, share in entropies.items())
-    best = recommended_temperature(entropies)
-    found = [
-        Finding(
-            "note",
-            f"Entropy of its soft labels, of the most there can be: {listed}. By a rule of thumb of ours (nearest to "
-            f"half) τ={best:g}; the paper uses 8 for images, 5 for video.",
-        )
-    ]
-    if facts.temperature is not None:
-        share = soft_label_entropies(logits, [facts.temperature])[facts.temperature]
-        if share < 0.02:
-            found.append(
-                Finding(
-                    "warning",
-                    f"At τ={facts.temperature:g} the labels of {facts.name} are as good as hard (entropy {share:.1%} "
-                    f"of the most there can be): a higher --temperature, such as {best:g}, tells the student more.",
-                )
-            )
-    return found
-
-
-def _augmented(logits: NDArray[np.float32], facts: Facts) -> list[Finding]:
-    """The known bad case: teachers trained with strong augmentation."""
-    found = _STRONG.search(facts.source)
-    if found:
-        return [
-            Finding(
-                "warning",
-                f"{facts.name} was trained with strong augmentation, by its name ({found.group().strip('._')}). Such a "
-                "ResNet-50 taught a ResNet-50 6.6 % of ImageNet in 20 epochs, a plainly trained one 34.0 % (Asano & "
-                "Saeed 2023): take plainly trained weights, such as torchvision's IMAGENET1K_V1.",
-            )
-        ]
-    confident = measures(logits)["confident"]
-    if facts.outputs != "labels" and confident == 0 and len(logits) >= 128:
-        said = (
-            "No view gets a probability above 0.9. Either they are unlike anything it knows, or it was trained with "
-            "label smoothing, MixUp or CutMix; such teachers are known to teach badly this way (Asano & Saeed 2023)."
-        )
-        return [Finding("note", said)]
-    return []
+        batch = render(view_set, _FRESH + np.arange(first, min(first + rows, views)))
+        answers.append(np.asarray(ask(batch), np.float32))
+        if first < checks.VARIED:
+            shown.append(batch)
+    return np.concatenate(shown)[: checks.VARIED], np.concatenate(answers)

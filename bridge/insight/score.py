@@ -26,6 +26,7 @@ from bridge.insight.score_picture import Scored, picture
 from bridge.measuring import rows_at_once
 from bridge.preparing import made_for
 from bridge.progress import progress_bar
+from bridge.teachers.remote import is_address
 
 Ask = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Views, float32 [batch, (frames,) height, width, 3] in [0, 1] or [batch, samples] → answers in log space."""
@@ -36,13 +37,16 @@ _SMALLEST = 64
 """Pixels of the shorter side: smaller images are enlarged to it, as for `distill`."""
 
 
-def score(config: ScoreConfig, teacher: Any, ask: Ask) -> list[Scored]:
+def score(
+    config: ScoreConfig, teacher: Any, ask: Ask, audio_set: Callable[..., AudioSet] = make_audio_set
+) -> list[Scored]:
     """Rank sources, and write score.png and score.json.
 
     Args:
         config: resolved options.
         teacher: of a backend: says `classes`, `input_size`, and of sounds `rate`.
         ask: it.
+        audio_set: the backend's way to sounds.
 
     Returns:
         The sources, best first.
@@ -51,12 +55,12 @@ def score(config: ScoreConfig, teacher: Any, ask: Ask) -> list[Scored]:
         AipError: of the kind that names what is wrong.
     """
     given = list(dict.fromkeys(config.audio or config.images))
-    _check_sources(config, teacher, given)
+    _check_sources(config, teacher, given, audio_set)
     out = Path(config.out)
     found = []
     with progress_bar("asking the teacher", "views", config.views * len(given)) as advance:
         for name, source in zip(_names(given), given):
-            view_set = view_set_of(config, teacher, source)
+            view_set = view_set_of(config, teacher, source, audio_set)
             figures = measures(answers(ask, view_set, config.views, config.batch_size, advance))
             found.append(Scored(name, source, {**figures, "density": _density(view_set)}, _picture(view_set)))
     found = ranked(found)
@@ -74,13 +78,18 @@ def score(config: ScoreConfig, teacher: Any, ask: Ask) -> list[Scored]:
 
 
 def check_score(config: ScoreConfig) -> None:
-    """Refuse a line that names no source, both kinds, or no teacher, before anything is loaded.
+    """Refuse a line that names no source, both kinds, no teacher, or one that costs, before anything is loaded.
 
     Raises:
         ConfigError: saying which.
     """
     if config.teacher is None:
         raise ConfigError("Which teacher? Give --teacher FOLDER; `train-teacher` makes one.")
+    if is_address(config.teacher):
+        raise ConfigError(
+            f"{config.teacher} is a service, whose every answer may cost, and `score` asks it {config.views:,} times "
+            "per source, without a log or a budget; give a teacher folder."
+        )
     if not config.images and not config.audio:
         raise ConfigError("Which sources? Give --images A.jpg B.jpg …, or of a teacher for sounds --audio A.wav B.wav.")
     if config.images and config.audio:
@@ -109,7 +118,10 @@ def answers(
 
 
 def view_set_of(
-    config: ScoreConfig | InspectConfig, teacher: Any, source: str, audio_set: Callable[..., AudioSet] | None = None
+    config: ScoreConfig | InspectConfig,
+    teacher: Any,
+    source: str,
+    audio_set: Callable[..., AudioSet] = make_audio_set,
 ) -> CountedSet:
     """Endless views of a source, as `distill` would make them for a teacher.
 
@@ -117,7 +129,7 @@ def view_set_of(
         config: resolved options.
         teacher: of a backend.
         source: an image, a folder of images, or a sound.
-        audio_set: the backend's way to sounds; None: soundfile.
+        audio_set: the backend's way to sounds.
 
     Raises:
         AipError: the source cannot be read, is smaller than a view, or is of another kind than the teacher takes.
@@ -129,10 +141,8 @@ def view_set_of(
     )  # fmt: skip
     sizes = made_for(options, teacher)
     if "samples" in sizes:
-        make = audio_set or make_audio_set
-        return make(
-            source, sizes["rate"], sizes["samples"] / sizes["rate"], config.recipe, views=None, seed=config.seed
-        )
+        seconds = sizes["samples"] / sizes["rate"]
+        return audio_set(source, sizes["rate"], seconds, config.recipe, views=None, seed=config.seed)
     size = sizes["image_size"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "very small")
@@ -150,7 +160,7 @@ def view_set_of(
     return make_view_set(read, size, config.recipe, patches=False, views=None, seed=config.seed)
 
 
-def _check_sources(config: ScoreConfig, teacher: Any, given: Sequence[str]) -> None:
+def _check_sources(config: ScoreConfig, teacher: Any, given: Sequence[str], audio_set: Callable[..., AudioSet]) -> None:
     """All of them are read once before anything long begins; one by one, to bound memory."""
     sounds = len(teacher.input_size or ()) == 1
     if sounds != bool(config.audio):
@@ -161,7 +171,7 @@ def _check_sources(config: ScoreConfig, teacher: Any, given: Sequence[str]) -> N
         warnings.simplefilter("ignore")  # they come when it is used
         for source in given:
             try:
-                view_set_of(config, teacher, source)
+                view_set_of(config, teacher, source, audio_set)
             except DatumError as error:
                 unusable.append(str(error).rstrip("."))
     if unusable:

@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 
 from bridge.datum.recipes import recipe
+from bridge.datum.video import ClipSet
+from bridge.datum.video_recipes import video_recipe
 from bridge.datum.views import ViewSet
 from bridge.errors import ConfigError, TeacherError
+from bridge.insight.checks import Facts, Finding, recommended_temperature, soft_label_entropies
 from bridge.insight.options import InspectConfig
-from bridge.insight.preflight import (
-    Facts,
-    Finding,
-    check_inspect,
-    inspect,
-    preflight,
-    recommended_temperature,
-    shown,
-    soft_label_entropies,
-)
+from bridge.insight.preflight import check_inspect, inspect, preflight, shown
 from bridge.metrics import softmax_log
 
 WEIGHTS = np.random.default_rng(0).normal(size=(3 * 16 * 16, 5)).astype(np.float32)
@@ -115,6 +109,13 @@ def test_dead_classes_are_named(view_set) -> None:
     assert any("2 of 5 classes" in text and "(2, 4)" in text for text in found)
 
 
+def test_a_class_that_is_nearly_impossible_on_all_views_is_not_taken_for_dead(view_set) -> None:
+    unlikely = in_log_space(lambda x: softmax(sound(x) - 1e3 * np.eye(5)[4]))
+    assert told(unlikely, view_set, outputs="probabilities") == []
+    same = in_log_space(lambda x: np.tile(np.eye(5)[4], (len(x), 1)))
+    assert any("the same answer" in text for text in told(same, view_set, "error", outputs="probabilities"))
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
@@ -156,8 +157,23 @@ def test_a_service_is_asked_nothing_more_than_the_views(view_set) -> None:
         asked.append(len(views))
         return sound(views)
 
-    inspect(counting, view_set, Facts(costs=True), 64)
-    assert sum(asked) == 64
+    found = inspect(counting, view_set, Facts(costs=True), 50)
+    assert sum(asked) == 50
+    assert any("asked about 50 views, each of which may cost" in finding.text for finding in found)
+
+
+def test_of_large_clips_few_are_asked_about_at_once() -> None:
+    clips = ClipSet("control:noise", video_recipe(None, 16, 4, "linear"))
+    sizes: list[int] = []
+
+    def counting(views: np.ndarray) -> np.ndarray:
+        sizes.append(len(views))
+        return views.mean(axis=(1, 2, 3))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bridge.measuring._PIXELS", 6 * 4 * 16 * 16)
+        inspect(counting, clips, views=20)
+    assert max(sizes) == 6
 
 
 def test_softer_labels_have_more_entropy_and_the_one_nearest_to_half_is_recommended() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bridge.datum.audio import AudioSet, make_audio_set
 from bridge.errors import ConfigError, DatumError, TeacherError
 from bridge.insight.measures import GROUP, HEADLINE, MEASURES, image_density, measures, sound_density
 from bridge.insight.options import ScoreConfig
@@ -127,8 +128,14 @@ def test_sounds_are_scored_too(tmp_path) -> None:
     config = ScoreConfig(
         teacher="t", audio=("control:noise", "control:constant"), views=2 * GROUP, out=str(tmp_path), recipe="crop"
     )
-    found = score(config, teacher, lambda x: np.stack([np.abs(x).max(1), np.abs(np.diff(x)).max(1)], axis=1))
-    assert {one.name for one in found} == {"control:noise", "control:constant"}
+    read: list[str] = []
+
+    def audio_set(source: str, *args, **options) -> AudioSet:
+        read.append(source)
+        return make_audio_set(source, *args, **options)
+
+    found = score(config, teacher, lambda x: np.stack([np.abs(x).max(1), np.abs(np.diff(x)).max(1)], axis=1), audio_set)
+    assert {one.name for one in found} == {"control:noise", "control:constant"} == set(read)
     assert (tmp_path / "score.png").is_file()
 
 
@@ -150,6 +157,7 @@ def test_all_unusable_sources_are_named_in_one_message(photographs) -> None:
         ({"teacher": "t"}, "Which sources"),
         ({"teacher": "t", "images": ("a",), "audio": ("b",)}, "one of them"),
         ({"teacher": "t", "images": ("a",), "views": 5}, "at least 128"),
+        ({"teacher": "http://localhost:1/", "images": ("a",)}, "is a service, whose every answer may cost"),
     ],
 )
 def test_lines_that_cannot_be_scored_are_refused(options, said) -> None:

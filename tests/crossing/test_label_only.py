@@ -94,7 +94,7 @@ def test_the_command_clones_within_a_budget_and_says_beforehand_what_it_needs(ba
     with service() as (behind, url):
         line = (
             *("distill", "--teacher", url, "--image", "sklearn:china.jpg", "--student", "small_cnn", "--student-width"),
-            *(2, "--dataset", "digits", "--views", 64, "--batch-size", 16, "--epochs", 1, "--threads", 1),
+            *(2, "--dataset", "digits", "--views", 64, "--batch-size", 16, "--epochs", 1),
         )
         store = ("--loss", "argmax", "--store-teacher", tmp_path / "answers")
         for wrong, words in (

@@ -60,6 +60,7 @@ ONLY_ONE = {
     "feed.mapped": "tf.nest does it",
     "feed.takes_sounds": "sounds are distilled in TensorFlow",
     "evaluate.rate_of": "as above",
+    "evaluate.input_side": "PyTorch's models say it in ways of their own",
     "stream.stream": "tf.data pipelines; PyTorch has loaders",
     "stream.Ahead": "tf.data has iterators of its own",
     "views.single_image_dataset": "PyTorch calls it a loader",

@@ -53,7 +53,7 @@ def test_a_video_network_is_distilled_resumed_measured_and_reported(place, tmp_p
     assert (result["n"], result["views"], result["frames"]) == (3, 16, 2)
     assert 0 <= result["agreement"] <= 1 and result["student_top1"] is not None
     report = (tmp_path / "whole" / "report.html").read_text()
-    assert "12 views of 64 × 32 pixels" in report  # two frames beside each other
+    assert "12 clips of 2 frames of 32 × 32 pixels" in report
     assert models.input_size_of(load_model(tmp_path / "whole" / "student")[0]) == (2, 32, 32)
 
 
