@@ -36,7 +36,7 @@ def main() -> None:
         costs["teacher"] = spent(teaching, began)
         notes.write_text(json.dumps(costs))
     options = ["--preset", "fast-cifar10", *data, "--teacher", folder / "teacher", *arguments.more]
-    rows = against_noise("keras_aip", arguments.image, folder, options)
+    rows = against_noise("keras_aip", "image", [arguments.image], folder, options)
     costs = json.loads(notes.read_text())
     rows = {name: {**row, "teacher": "wrn_10_2"} for name, row in rows.items()}
     results = {"machine": machine(), "preset": "fast-cifar10", "more": arguments.more, "spent": costs, "rows": rows}

@@ -129,8 +129,8 @@ class DistillConfig(VideoOptions, ViewOptions, Common):
     """Distil a teacher into a student from one image, or from one sound."""
 
     dataset: str = "digits"
-    """What both are measured on afterwards: digits, cifar10, cifar100, speech_commands, a folder with a folder per
-    class, or an .npz."""
+    """What both are measured on afterwards: digits, cifar10, cifar100, speech_commands (in place of digits where the
+    teacher takes sounds), a folder with a folder per class, or an .npz."""
     data_dir: str | None = None
     """Folder with data sets; None: $AIP_DATA, or ./data."""
     testdir: str | None = None

@@ -12,12 +12,12 @@ import numpy as np
 from bridge.answers import AnswerStore, order
 from bridge.datum.mixing import Mixing
 from bridge.datum.steps import Shown
-from bridge.datum.views import SampleSet
+from bridge.datum.views import CountedSet
 from bridge.errors import ConfigError
 from bridge.teachers.asking import check_budget
 
 
-def identity_of(teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int) -> dict[str, Any]:
+def identity_of(teacher: Any, view_set: CountedSet, mixing: Mixing, seed: int) -> dict[str, Any]:
     """What must be the same for stored answers to be used again, beside the number and size of the batches.
 
     Args:
@@ -71,7 +71,7 @@ def remember(teacher: Any, folder: str | Path, steps: int, batch: int) -> None:
 
 
 def first_guesses(
-    folder: str | Path, teacher: Any, view_set: SampleSet, mixing: Mixing, seed: int, steps: int, batch: int, most: int
+    folder: str | Path, teacher: Any, view_set: CountedSet, mixing: Mixing, seed: int, steps: int, batch: int, most: int
 ) -> np.ndarray:
     """The classes a teacher gave to the first of the stored views: int64 [up to most, by whole batches].
 

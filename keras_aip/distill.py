@@ -19,7 +19,8 @@ from bridge.networks import front_end_for
 from bridge.preparing import Loaders, Prepared, check_inputs, prepare
 from bridge.runs import RunFolder
 from keras_aip import models
-from keras_aip.audio import audio_dataset, load_audio_set
+from keras_aip.audio import AudioRenderer, load_audio_set
+from keras_aip.counted import counted_dataset
 from keras_aip.datasets import FACTS, load, load_audio
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import predict_all, recalibrated
@@ -30,7 +31,7 @@ from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, se
 from keras_aip.strategy import on_other_devices
 from keras_aip.strategy import strategy as make_strategy
 from keras_aip.teachers import Teacher, load_teacher, save_teacher
-from keras_aip.views import view_dataset
+from keras_aip.views import Renderer
 
 BACKEND = Backend(predict_all, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy())
 
@@ -80,8 +81,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
         fast = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
         render = config.render if config.render != "auto" else "device" if fast else "host"
-        dataset_of = audio_dataset if isinstance(prepared.view_set, AudioSet) else view_dataset
-        data = dataset_of(prepared.view_set, config.batch_size, start_step=first_step, render=render)
+        renderer_of = AudioRenderer if isinstance(prepared.view_set, AudioSet) else Renderer
+        data = counted_dataset(prepared.view_set, renderer_of, config.batch_size, start_step=first_step, render=render)
         unit = "sounds" if isinstance(prepared.view_set, AudioSet) else "images"
         progress = ShowProgress("distilling", config.epochs, steps, config.batch_size, first_step, unit)
         asking = ShowAnswers(steps, config.batch_size)

@@ -72,7 +72,7 @@ class Pair:
 
 def _shared(teacher: Teacher, student: Any) -> tuple[Parted, Parted] | None:
     """Both, parted behind a front end they share; None: they share none."""
-    ends = parted(teacher.network), parted(student)
-    if ends[0] is None or ends[1] is None or not same_front_end(ends[0], ends[1]):
+    taught, learnt = parted(teacher.network), parted(student)
+    if taught is None or learnt is None or not same_front_end(taught, learnt):
         return None
-    return ends
+    return taught, learnt

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from bridge.files import sync_folder
 from bridge.folders import explained
 
 LOG = "asked.log"
@@ -39,13 +40,18 @@ class AnswerLog:
                         place += len(line)
 
     def get(self, key: str) -> str | None:
-        """The answer to a question, or None if it has not been asked."""
-        place = self._places.get(bytes.fromhex(key))
+        """The answer to a question, or None if it has not been asked or its line is damaged by now."""
+        name = bytes.fromhex(key)
+        place = self._places.get(name)
         if place is None:
             return None
         with self._using(), open(self.path, "rb") as file:
             file.seek(place[0])
-            return file.read(place[1]).split(b" ")[1].decode()
+            found = _parsed(file.read(place[1]))
+        if found is None or found[0] != name:
+            del self._places[name]  # the next answer to it counts
+            return None
+        return found[1]
 
     def append(self, answered: Iterable[tuple[str, str]]) -> None:
         """Write answers and wait until they are on the disk.
@@ -63,29 +69,38 @@ class AnswerLog:
         with self._using():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+", buffering=0) as file:
-                place = file.seek(0, os.SEEK_END)
-                file.seek(max(0, place - 1))
-                if file.read(1) not in (b"", b"\n"):
-                    place += file.write(b"\n") or 0
-                left = memoryview(b"".join(lines))
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
+                torn = file.read(1) not in (b"", b"\n")
+                left = memoryview(b"\n" * torn + b"".join(lines))
                 while left:
                     left = left[file.write(left) or 0 :]
+                # Only now is it known: another process may have appended since the end was looked for.
+                place = file.tell() - sum(map(len, lines))
                 os.fsync(file.fileno())
+            if end == 0:
+                sync_folder(self.path.parent)
+                sync_folder(self.path.parent.parent)
         for line in lines:
             self._note(line, place)
             place += len(line)
 
     def _note(self, line: bytes, place: int) -> None:
-        text, _, check = line.rstrip(b"\n").rpartition(b" ")
-        if len(check) != 8:
-            return
-        try:
-            key, crc = bytes.fromhex(text.split(b" ")[0].decode()), int(check, 16)
-        except ValueError:
-            return
-        if zlib.crc32(text) == crc:
+        found = _parsed(line)
+        if found is not None:
             self.answers += 1
-            self._places.setdefault(key, (place, len(line)))
+            self._places.setdefault(found[0], (place, len(line)))
 
     def _using(self) -> AbstractContextManager[None]:
         return explained(f"Cannot use {self.path}", "What it holds is kept; free some disk space and start again.")
+
+
+def _parsed(line: bytes) -> tuple[bytes, str] | None:
+    """Key and answer of a line; None: it is not whole."""
+    text, _, check = line.rstrip(b"\n").rpartition(b" ")
+    key, _, answer = text.partition(b" ")
+    try:
+        whole = len(check) == 8 and int(check, 16) == zlib.crc32(text)
+        return (bytes.fromhex(key.decode()), answer.decode()) if whole else None
+    except ValueError:
+        return None

@@ -80,14 +80,14 @@ class Endpoint:
         key = os.environ.get(KEY_VARIABLE, "")
         if key and not (key.isascii() and key.isprintable() and " " not in key):
             raise ConfigError(f"{KEY_VARIABLE} holds characters that cannot be sent; expected one printable word.")
-        if key and parts.scheme == "http" and not _is_here(host):
+        if key and parts.scheme == "http" and not is_here(host):
             raise ConfigError(
                 f"{KEY_VARIABLE} would travel to {host} for everybody to read. Give the address as https://…, or unset "
                 "it."
             )
         self.url, self.timeout = url, timeout
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._opener = urllib.request.build_opener(_NoRedirects, *([_NoProxy()] if _is_here(host) else []))
+        self._opener = urllib.request.build_opener(_NoRedirects, *([_NoProxy()] if is_here(host) else []))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Ask about one batch.
@@ -169,6 +169,10 @@ class Endpoint:
                 raise NoAnswer(f"does not answer within {self.timeout:g} s") from error
             why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
             raise NoAnswer(f"cannot be reached ({why})") from error
+        except ValueError as error:  # of urllib; unquoted, because where it redirects to may hold a secret
+            raise TeacherError(
+                f"{self.url} cannot be asked: it, or where it redirects to, is no address of a host. Check the address."
+            ) from error
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
@@ -180,8 +184,10 @@ class Endpoint:
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         if 300 <= error.code < 400:
-            to = urllib.parse.urlsplit(error.headers.get("Location") or "")
-            where = f" to {_shortened(f'{to.scheme}://{to.hostname}{to.path}')}" if to.hostname else ""
+            where = ""
+            with contextlib.suppress(ValueError):
+                to = urllib.parse.urlsplit(error.headers.get("Location") or "")
+                where = f" to {_shortened(f'{to.scheme}://{to.hostname}{to.path}')}" if to.hostname else ""
             return TeacherError(f"{self.url} redirects{where}, where no key is sent unasked; give that address itself.")
         if error.code in (401, 403):
             sent = "does not accept the key in" if self._headers else "wants a key; put it into"
@@ -239,7 +245,8 @@ class _NoProxy(urllib.request.ProxyHandler):
         super().__init__({})
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Whether a host is this machine by its name or number."""
     if host == "localhost":
         return True
     try:
@@ -249,7 +256,8 @@ def _is_here(host: str) -> bool:
 
 
 def _read(response: Any, until: float) -> bytes:
-    pieces, size = [], 0
+    # Its length now, because some versions of Python count it down.
+    pieces, size, expected = [], 0, response.length
     # read1, because read would wait for a whole piece, however slowly it drips.
     while piece := response.read1(_PIECE):
         size += len(piece)
@@ -258,6 +266,8 @@ def _read(response: Any, until: float) -> bytes:
             raise TimeoutError
         if size > _LARGEST_ANSWER:
             raise TeacherError(f"{response.url} answers with more than {_LARGEST_ANSWER:,} bytes.")
+    if expected is not None and size < expected:
+        raise http.client.IncompleteRead(b"".join(pieces), expected - size)
     return b"".join(pieces)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
 _LARGEST_QUESTION = 1 << 28  # bytes
+_LARGEST_HEADER = 1 << 12  # of an .npy file
 _LARGEST_BATCH = 1024
 _SECONDS = 60.0
 """A caller that says nothing for so long is left."""
@@ -34,7 +36,7 @@ class ServeConfig(Common):
     outputs: Literal["labels", "probabilities"] = "labels"
     """What it tells: class numbers alone, or probabilities."""
     host: str = "127.0.0.1"
-    """The address it listens at; by default only programs of this machine reach it."""
+    """The address it listens at; by default only programs of this machine reach it. Others need $AIP_ENDPOINT_KEY."""
     port: int = 8000
     """The port; 0: any that is free."""
 
@@ -46,12 +48,18 @@ def serve(config: ServeConfig) -> None:
         AipError: There is no such teacher, nothing here can run it, or the port is taken.
     """
     from bridge.teachers.card import Card
+    from bridge.teachers.remote import KEY_VARIABLE, is_here
     from bridge.teachers.shelf import find_folder
 
     if config.model is None:
         raise ConfigError("Which teacher? python -m bridge serve FOLDER.")
     if not 0 <= config.port < 65536:
         raise ConfigError(f"--port {config.port} must lie between 0 and 65535.")
+    if not is_here(config.host) and not os.environ.get(KEY_VARIABLE):
+        raise ConfigError(
+            f"--host {config.host!r} lets other machines ask. Put a key that they have to send into the environment "
+            f"variable {KEY_VARIABLE}, or leave --host out."
+        )
     folder = find_folder(config.model)
     card = Card.load(folder)
     if card.kind != "image":
@@ -87,8 +95,11 @@ def server_of(
     """
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+    from bridge.teachers.remote import KEY_VARIABLE
+
     one_at_a_time, counted = threading.Lock(), {"answered": 0}
-    key = os.environ.get("AIP_ENDPOINT_KEY", "")
+    key = os.environ.get(KEY_VARIABLE, "")
+    largest = _largest(description)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _SECONDS
@@ -100,12 +111,12 @@ def server_of(
         def do_POST(self) -> None:
             if not self._may_ask():
                 return
-            size = self.headers.get("Content-Length", "")
-            if not size.isdecimal() or int(size) > _LARGEST_QUESTION:
-                self._say(400, {"error": f"a POST says its length, at most {_LARGEST_QUESTION:,} bytes"})
+            size = self._length()
+            if size is None or size > largest:
+                self._refuse(400, f"a POST says its length, at most {largest:,} bytes")
                 return
             try:
-                images = images_of(self.rfile.read(int(size)), description.get("input_size"))
+                images = images_of(self.rfile.read(size), description.get("input_size"))
             except ValueError as error:
                 self._say(400, {"error": str(error)})
                 return
@@ -120,13 +131,24 @@ def server_of(
 
         def _may_ask(self) -> bool:
             if self.path.rstrip("/"):
-                self._say(404, {"error": "only / answers"})
+                self._refuse(404, "only / answers")
                 return False
             given = self.headers.get("Authorization", "")
             if key and not hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {key}".encode()):
-                self._say(401, {"error": "a key is needed: Authorization: Bearer …"})
+                self._refuse(401, "a key is needed: Authorization: Bearer …")
                 return False
             return True
+
+        def _length(self) -> int | None:
+            text = self.headers.get("Content-Length", "")
+            return int(text) if text.isdecimal() and len(text) < 20 else None
+
+        def _refuse(self, status: int, why: str) -> None:
+            # Behind the question, unkept: who is answered while sending may see a reset connection and no answer.
+            left = min(self._length() or 0, _LARGEST_QUESTION)
+            while left and (piece := self.rfile.read1(min(left, 1 << 16))):
+                left -= len(piece)
+            self._say(status, {"error": why})
 
         def _say(self, status: int, what: dict[str, Any]) -> None:
             content = json.dumps(what).encode()
@@ -187,6 +209,15 @@ def images_of(body: bytes, input_size: Any = None) -> np.ndarray:
     if dtype == np.dtype("<f4") and not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise ValueError("float32 pictures must lie in [0, 1]")
     return images
+
+
+def _largest(description: Mapping[str, Any]) -> int:
+    """Bytes that a question can have: float32 pictures, as many at once as may be sent."""
+    size = description.get("input_size")
+    if size is None:
+        return _LARGEST_QUESTION
+    pictures = _LARGEST_HEADER + description.get("max_batch", _LARGEST_BATCH) * math.prod(size) * 3 * 4
+    return min(_LARGEST_QUESTION, pictures)
 
 
 def _runnable(folder: Any, card: Any) -> Callable[[np.ndarray], np.ndarray]:

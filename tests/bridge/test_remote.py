@@ -175,6 +175,43 @@ def test_a_killed_writer_leaves_whole_answers(tmp_path):
     assert log.answers >= said[-1] and all(log.get(f"{k:032x}") == "7" for k in range(said[-1]))
 
 
+def test_two_writers_of_one_log_never_read_each_others_answers(tmp_path):
+    logs = [AnswerLog(tmp_path) for _ in range(2)]
+
+    def write(log, first):
+        for k in range(first, 200, 2):
+            log.append([(f"{k:032x}", f"{k}")])
+
+    threads = [threading.Thread(target=write, args=(log, first)) for first, log in enumerate(logs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for first, log in enumerate(logs):
+        assert all(log.get(f"{k:032x}") == f"{k}" for k in range(first, 200, 2))
+    assert AnswerLog(tmp_path).answers == 200
+
+
+def test_an_answer_is_checked_when_it_is_read(tmp_path):
+    log = AnswerLog(tmp_path)
+    log.append([("ab" * 16, "3"), ("cd" * 16, "4")])
+    first, second = (tmp_path / LOG).read_bytes().splitlines(keepends=True)
+    (tmp_path / LOG).write_bytes(second + first.replace(b" 3 ", b" 2 "))
+    assert log.get("ab" * 16) is None and log.get("cd" * 16) is None  # of another key, damaged
+    log.append([("ab" * 16, "3")])
+    assert log.get("ab" * 16) == "3"
+
+
+def test_the_name_of_a_new_log_is_on_the_disk_with_its_first_answer(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("bridge.teachers.answer_log.sync_folder", synced.append)
+    log = AnswerLog(tmp_path / "new")
+    log.append([("ab" * 16, "3")])
+    assert synced == [tmp_path / "new", tmp_path]
+    log.append([("cd" * 16, "3")])
+    assert len(synced) == 2
+
+
 def test_it_is_asked_again_with_longer_waits_and_then_given_up():
     waits, calls = [], []
 
@@ -287,6 +324,25 @@ def test_the_slow_and_the_absent_are_told_apart():
         asked.scores(pictures(1), "labels", 5)
 
 
+def test_an_answer_that_is_cut_short_may_come_another_time():
+    fine = b'{"labels": [1, 2]}'
+    # The first length is a lie: the connection ends before.
+    with saying((200, {"Content-Length": "30"}, fine), (200, {}, fine)) as url:
+        asked = Asked(Endpoint(url), name=url, wait=0.01)
+        with pytest.warns(RuntimeWarning, match="IncompleteRead"):
+            np.testing.assert_array_equal(asked.scores(pictures(2), "labels", 5), one_hot([1, 2]))
+
+
+@pytest.mark.parametrize("code", [300, 302])
+def test_an_address_that_only_the_network_finds_wrong_is_said(code):
+    with pytest.raises(TeacherError, match="Check the address"):
+        behind("http://a..b:8000")
+    broken = (code, {"Location": "http://[secret"}, b"")
+    with saying(broken, description=broken) as url, pytest.raises(TeacherError, match="redirects") as caught:
+        behind(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_redirects_are_named_and_not_followed():
     elsewhere = (307, {"Location": "http://elsewhere.test/x?token=secret"}, b"")
     words = r"redirects to http://elsewhere\.test/x,"
@@ -378,7 +434,24 @@ def test_the_server_answers_a_wrong_question_with_400_and_words():
     np.testing.assert_array_equal(images_of(good), np.zeros((2, 4, 4, 3)))
 
 
-def test_serve_refuses_in_one_message(tmp_path):
+def test_who_sends_much_is_refused_with_words_and_no_reset(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "s3cret-key")
+    much = bytes(1 << 23)
+    with serving(brightness, max_batch=7) as url:
+        for path, headers, code in (
+            ("", {}, 401),
+            ("/elsewhere", {}, 404),
+            ("", {"Authorization": "Bearer s3cret-key"}, 400),
+        ):
+            request = urllib.request.Request(url + path, data=much, headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=5)
+            with caught.value as error:
+                assert error.code == code
+                assert code != 400 or "at most 5,440 bytes" in json.load(error)["error"]
+
+
+def test_serve_refuses_in_one_message(tmp_path, monkeypatch):
     def said(*arguments):
         environment = {**os.environ, "AIP_TEACHERS": str(tmp_path)}
         line = [sys.executable, "-m", "bridge", "serve", *arguments]
@@ -386,4 +459,8 @@ def test_serve_refuses_in_one_message(tmp_path):
         assert done.returncode == 2 and "Traceback" not in done.stderr
         return done.stderr
 
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
     assert "There is no teacher 'nobody'" in said("nobody")
+    assert KEY_VARIABLE in said("nobody", "--host", "0.0.0.0")
+    monkeypatch.setenv(KEY_VARIABLE, "s3cret-key")
+    assert "There is no teacher 'nobody'" in said("nobody", "--host", "0.0.0.0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -12,10 +13,13 @@ import torch
 
 import keras_aip
 import torch_aip
+from bridge.config import DistillConfig
+from bridge.datum.mixing import Mixing
 from bridge.datum.recipes import recipe
 from bridge.datum.views import ViewSet
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, RecipeError
 from bridge.insight.options import InspectConfig, ScoreConfig
+from bridge.sweep.inspection import inspector
 from torch_aip.models import small_cnn
 
 BACKENDS = {name: importlib.import_module(f"{name}.insight") for name in ("keras_aip", "torch_aip")}
@@ -70,3 +74,25 @@ def test_a_function_that_says_logits_and_gives_probabilities_is_found(name: str)
 def test_a_sound_for_a_teacher_of_images_is_refused(name: str, folder) -> None:
     with pytest.raises(ConfigError, match="takes images; leave --audio out"):
         BACKENDS[name].inspect_teacher(InspectConfig(teacher=folder, audio="control:noise"))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_before_a_sweep_every_way_to_mix_is_tried(name: str, folder) -> None:
+    distill, sweep = (importlib.import_module(f"{name}.{part}") for part in ("distill", "sweep"))
+    package = {"keras_aip": keras_aip, "torch_aip": torch_aip}[name]
+    inspect = inspector(package.load_teacher, distill.make_student, sweep._distiller)
+    run = DistillConfig(teacher=folder, student="small_cnn", student_width=2, image="control:noise")
+    assert next(iter(inspect(run).values()))
+    with pytest.raises(RecipeError, match="--mixing-on spectrogram is of sounds"):
+        inspect(dataclasses.replace(run, mixing_on="spectrogram"))
+    with pytest.raises(RecipeError, match="cuts frames"):
+        inspect(dataclasses.replace(run, mixing="reference_cutmix"))
+
+
+def test_before_a_sweep_masks_without_a_shared_front_end_are_refused(folder) -> None:
+    distill, sweep = (importlib.import_module(f"keras_aip.{part}") for part in ("distill", "sweep"))
+    teacher = keras_aip.load_teacher(folder)
+    run = DistillConfig(teacher=folder, student="small_cnn", student_width=2, spec_augment=2)
+    student = distill.make_student(run, 3, {"image_size": 16})
+    with pytest.raises(ConfigError, match="the same front end"):
+        sweep._distiller(run, student, teacher, Mixing())
