@@ -70,8 +70,8 @@ def test_a_clip_comes_back_with_its_frames_rate_and_pixels(tmp_path_factory, fra
     clip, path = moving(frames, height, width, seed), tmp_path_factory.mktemp("clip") / "clip.mp4"
     path.write_bytes(encode_clip(clip, rate))
     found = decoded(path)
-    # Frames of 8 × 11 pixels lose most: 4.02 has been seen.
-    assert found.shape == clip.shape and error_of(found, clip) < 6
+    # Frames smaller than one block of the codec lose more: 4.02 has been seen at 8 × 11 pixels.
+    assert found.shape == clip.shape and error_of(found, clip) < (4 if min(height, width) >= 16 else 6)
     count, average, pixels, shown = about(path)
     assert count == frames and abs(float(average) / rate - 1) < 1e-3
     assert np.allclose(shown, np.arange(frames) / rate, atol=2e-3)
