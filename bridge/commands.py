@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bridge.config import EvaluateConfig, ViewsConfig, mixing_of, refuse_video_options
+from bridge.config import EvaluateConfig, ViewsConfig, refuse_video_options
 from bridge.errors import ConfigError, DatumError
+from bridge.recipe_choice import chosen_views, mixing_of
 from bridge.shell import Command
 
 if TYPE_CHECKING:
@@ -153,15 +154,12 @@ def _refuse_other_kind(config: ViewsConfig) -> None:
 
 def _view_set(config: ViewsConfig) -> CountedSet:
     """What is looked at: sounds if there is --audio, clips if --frames or --recipe video is given, else images."""
-    from bridge.datum.audio import make_audio_set
-    from bridge.datum.video import make_clip_set
+    from bridge.datum.audio import samples_of_view
     from bridge.datum.video_recipes import VideoRecipe
-    from bridge.datum.views import make_view_set
 
     if config.audio is not None:
-        return make_audio_set(
-            config.audio, config.sample_rate, config.seconds, config.recipe, views=config.views, seed=config.seed
-        )
+        samples = samples_of_view(config.sample_rate, config.seconds)
+        return chosen_views(config, {"rate": config.sample_rate, "samples": samples})
     frames = config.frames or (VideoRecipe.frames if config.recipe == "video" else None)
     if frames is None:
         for option in ("motion", "rate"):
@@ -169,16 +167,10 @@ def _view_set(config: ViewsConfig) -> CountedSet:
                 raise ConfigError(
                     f"--{option} {value} is of clips; say how many --frames each has, such as --frames 8."
                 )
-        return make_view_set(
-            config.image, config.image_size or 32, config.recipe, patches=config.patches, views=config.views,
-            seed=config.seed,
-        )  # fmt: skip
+        return chosen_views(config, {"image_size": config.image_size or 32})
     if config.patches:
         raise ConfigError("--patches are ready-made views, which do not move; give an image to be set in motion.")
-    return make_clip_set(
-        config.image, config.image_size or VideoRecipe.size, frames, config.motion, config.recipe, clips=config.views,
-        seed=config.seed,
-    )  # fmt: skip
+    return chosen_views(config, {"image_size": config.image_size or VideoRecipe.size, "frames": frames})
 
 
 def _file_type(config: ViewsConfig, frames: int | None) -> str:

@@ -14,11 +14,7 @@ from typing import Any, Literal
 
 from tyro.conf import Suppress
 
-from bridge.datum.audio_recipes import AudioRecipe
-from bridge.datum.mixing import KINDS, Mixing
-from bridge.datum.recipes import ImageRecipe
-from bridge.datum.video_recipes import VideoRecipe
-from bridge.errors import ConfigError, RecipeError
+from bridge.errors import ConfigError
 
 _OF_SOUNDS = ("audio", "spec_augment", "sample_rate", "seconds", "front_end", "shift", "noisy")
 Optimizer = Literal["adam", "adamw", "sgd"]
@@ -56,6 +52,8 @@ class ViewOptions:
     recipe: Literal["cifar", "steady", "imagenet", "video", "audio", "crop"] | None = None
     """How views are made; "steady" has neither jitter nor black; None: "video" for clips, below 96 pixels "cifar"; of
     sounds "audio", or "crop": nothing but pieces of the clip."""
+    without: str | None = None
+    """Augmentations of the recipe to leave out, such as jitter or rotation+shear, or all; a wrong name lists them."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's (or 32, of clips 160)."""
     views: int | None = 50_000
@@ -387,22 +385,3 @@ class DemoAudioConfig(Common):
     """Where everything is written."""
     seed: int = 0
     """Seed of the student and its views."""
-
-
-def mixing_of(options: ViewOptions, recipe: ImageRecipe | VideoRecipe | AudioRecipe) -> Mixing:
-    """The mixing the options ask for, with the reference's λ for the recipe where none is given (of sounds: ours).
-
-    Raises:
-        RecipeError: a mixing that what the recipe makes cannot have.
-    """
-    alpha, of_clips, of_sounds = options.mixing_alpha, isinstance(recipe, VideoRecipe), isinstance(recipe, AudioRecipe)
-    if alpha is None:
-        by_area = of_clips or of_sounds or (recipe.augmentation is not None and recipe.augmentation.area is not None)
-        alpha = 1.0 if by_area else 0.25
-    mixing = Mixing(options.mixing, alpha, options.mixing_per, on=options.mixing_on)
-    if mixing.kind not in KINDS and not of_clips:
-        what = "sounds" if of_sounds else "images"
-        raise RecipeError(f"--mixing {mixing.kind} cuts frames, and {what} have none; use one of {', '.join(KINDS)}.")
-    if mixing.on != "input" and not of_sounds:
-        raise RecipeError(f"--mixing-on {mixing.on} is of sounds; images and clips are mixed as they are.")
-    return mixing

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.clips import LabelledVideos, check_readable, sampling_of, thinned_videos
-from bridge.config import DistillConfig, mixing_of, refuse_sound_options, refuse_video_options
+from bridge.config import DistillConfig, refuse_sound_options, refuse_video_options
 from bridge.datasets import FACTS, Labelled, check_classes, thinned
 from bridge.datum.audio import AudioSet
 from bridge.datum.audio_recipes import AudioRecipe
-from bridge.datum.video import make_clip_set
 from bridge.datum.video_recipes import VideoRecipe
-from bridge.datum.views import CountedSet, make_view_set
+from bridge.datum.views import CountedSet
 from bridge.errors import ConfigError
 from bridge.measuring import AnyData, samples_of, takes_clips, takes_sounds
+from bridge.recipe_choice import chosen_views, mixing_of
 from bridge.replay import require_store
 from bridge.sounds import LabelledSounds, thinned_sounds
 from bridge.teachers.asking import check_budget
@@ -168,23 +168,11 @@ def _check_sound_options(config: DistillConfig) -> None:
 def _view_set(config: DistillConfig, teacher: Any, load: Loaders) -> CountedSet:
     """The views, clips or sounds a teacher is asked about."""
     sizes = made_for(config, teacher)
-    if "samples" in sizes:
-        if load.audio_set is None:
-            raise ConfigError(f"{config.teacher} takes sounds; audio is keras_aip's: python -m keras_aip distill …")
-        seconds = sizes["samples"] / teacher.rate
-        return load.audio_set(
-            config.audio, teacher.rate, seconds, config.recipe, views=config.views, seed=config.seed
-        )  # fmt: skip
-    if "frames" in sizes:
-        if load.videos is None:
-            raise ConfigError(f"{config.teacher} takes clips; video is torch_aip's: python -m torch_aip distill …")
-        return make_clip_set(
-            config.image, sizes["image_size"], sizes["frames"], config.motion, config.recipe, clips=config.views,
-            seed=config.seed,
-        )  # fmt: skip
-    return make_view_set(
-        config.image, sizes["image_size"], config.recipe, patches=config.patches, views=config.views, seed=config.seed
-    )
+    if "samples" in sizes and load.audio_set is None:
+        raise ConfigError(f"{config.teacher} takes sounds; audio is keras_aip's: python -m keras_aip distill …")
+    if "frames" in sizes and load.videos is None:
+        raise ConfigError(f"{config.teacher} takes clips; video is torch_aip's: python -m torch_aip distill …")
+    return chosen_views(config, sizes, audio_set=load.audio_set)
 
 
 def check_inputs(config: DistillConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.ablations import ABLATIONS
 from bridge.config import ViewOptions
 from bridge.errors import ConfigError
 from bridge.names import lookup
@@ -20,7 +21,7 @@ class Preset:
         about: one sentence, with the source of the values.
         options: command → option → value; keys are those of `bridge.config`.
         published: the paper's result, if it has one, under the names of `result.json`, fractions in [0, 1] (of a sweep:
-            under the labels of the values varied); never a result of ours.
+            as `Ablation` says); never a result of ours.
     """
 
     about: str
@@ -164,51 +165,12 @@ PRESETS: dict[str, Preset] = {
     "paper-musan": _paper_audio("musan", 0.9628, 0.9876),
     "paper-voxforge": _paper_audio("voxforge", 0.7847, 0.9113),
     "paper-librispeech": _paper_audio("librispeech100", 0.8412, 0.9989),
-    "sweep-sources": Preset(
-        "which source: photographs, noise or a constant, on the digits (ours, after the paper's ablation by image)",
-        {"sweep": dict(
-            distill_preset="fast-digits",
-            vary=dict(image=["sklearn:china.jpg", "sklearn:flower.jpg", "control:noise", "control:constant"]),
-        )},
-    ),
-    "sweep-sources-cifar10": Preset(
-        "the paper's ablation by source image; sf.png, img_b.jpg and img_a.jpg are those of its repository, here",
-        {"sweep": dict(
-            distill_preset="paper-cifar10", vary=dict(image=["control:noise", "sf.png", "img_b.jpg", "img_a.jpg"]),
-        )},
-        {"control:noise": 0.6930, "sf.png": 0.9224, "img_b.jpg": 0.9313, "img_a.jpg": 0.9328},
-    ),
-    "sweep-sources-cifar100": Preset(
-        "the same for CIFAR-100 (the paper trained shorter than its preset; how long is not known)",
-        {"sweep": dict(
-            distill_preset="paper-cifar100", vary=dict(image=["control:noise", "sf.png", "img_b.jpg", "img_a.jpg"]),
-        )},
-        {"control:noise": 0.1950, "sf.png": 0.5787, "img_b.jpg": 0.6485, "img_a.jpg": 0.6612},
-    ),
-    "sweep-losses": Preset(
-        "which loss, on the digits (ours; the paper uses kl)",
-        {"sweep": dict(
-            distill_preset="fast-digits",
-            vary=dict(loss=[
-                "kl", "soft_cross_entropy", "logit_mse", "l1", "jensen_shannon", "argmax", "dist", "dkd",
-            ]),
-        )},
-    ),
-    "sweep-temperatures": Preset(
-        "which temperature, on the digits (ours; the paper uses 8)",
-        {"sweep": dict(distill_preset="fast-digits", vary=dict(temperature=[1, 2, 4, 8, 16]))},
-    ),
-    "sweep-mixings": Preset(
-        "which mixing of views, on the digits (ours; the paper uses cutmix)",
-        {"sweep": dict(distill_preset="fast-digits", vary=dict(mixing=["cutmix", "mixup", "both", "none"]))},
-    ),
-    "sweep-architectures": Preset(
-        "which student, on the digits (ours)",
-        {"sweep": dict(
-            distill_preset="fast-digits", distill=dict(student_width=None),
-            vary=dict(student=["small_cnn", "wrn_10_1", "wrn_16_1", "resnet20"]),
-        )},
-    ),
+    **{
+        name: Preset(
+            one.about, {"sweep": dict(distill_preset=one.base, vary=one.vary, distill=one.distill)}, one.published
+        )
+        for name, one in ABLATIONS.items()
+    },
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from bridge.config import DistillConfig, mixing_of
+from bridge.config import DistillConfig
 from bridge.datum.audio import AudioSet
 from bridge.datum.masks import Masks
 from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
@@ -17,6 +17,7 @@ from bridge.files import plain
 from bridge.insight.preflight import look_over
 from bridge.networks import front_end_for
 from bridge.preparing import Loaders, Prepared, check_inputs, prepare
+from bridge.recipe_choice import mixing_of
 from bridge.runs import RunFolder
 from keras_aip import models
 from keras_aip.audio import AudioRenderer, load_audio_set

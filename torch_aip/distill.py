@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bridge.config import DistillConfig, mixing_of
+from bridge.config import DistillConfig
 from bridge.datum.video import ClipSet
 from bridge.datum.views import CountedSet, SampleSet
 from bridge.distilling import Backend, ShowAnswers, fingerprint, finish, start_run
@@ -16,6 +16,7 @@ from bridge.errors import ConfigError
 from bridge.files import plain
 from bridge.insight.preflight import look_over
 from bridge.preparing import Loaders, Prepared, check_inputs, prepare
+from bridge.recipe_choice import mixing_of
 from bridge.runs import RunFolder
 from torch_aip import models
 from torch_aip.datasets import FACTS, load, load_video

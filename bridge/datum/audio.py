@@ -214,12 +214,7 @@ def make_audio_set(
     Raises:
         DatumError: the clip cannot be read. RecipeError: a value is out of range.
     """
-    samples = round(rate * seconds) if 0 < seconds < 1e6 else 0
-    if not SAMPLES[0] <= samples <= SAMPLES[1]:
-        raise RecipeError(
-            f"seconds (={seconds:g}), the length of a view, must be between {SAMPLES[0] / rate:g} and "
-            f"{SAMPLES[1] / rate:g} at {rate} samples per second."
-        )
+    samples = samples_of_view(rate, seconds)
     if not isinstance(recipe, AudioRecipe):
         recipe = audio_recipe(recipe, rate, samples)
     if (recipe.rate, recipe.samples) != (rate, samples):
@@ -229,6 +224,21 @@ def make_audio_set(
         )
     source = audio if isinstance(audio, AudioSource) else load_audio(audio, rate, shortest=samples, reader=reader)
     return AudioSet(source, recipe, views=views, seed=seed)
+
+
+def samples_of_view(rate: int, seconds: float) -> int:
+    """Samples of a view so long.
+
+    Raises:
+        RecipeError: it would be too short or too long.
+    """
+    samples = round(rate * seconds) if 0 < seconds < 1e6 else 0
+    if not SAMPLES[0] <= samples <= SAMPLES[1]:
+        raise RecipeError(
+            f"seconds (={seconds:g}), the length of a view, must be between {SAMPLES[0] / rate:g} and "
+            f"{SAMPLES[1] / rate:g} at {rate} samples per second."
+        )
+    return samples
 
 
 def _between(u: np.ndarray, pair: Pair, log: bool = False) -> np.ndarray:

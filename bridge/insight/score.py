@@ -16,8 +16,7 @@ from bridge.datum.audio import AudioSet, make_audio_set
 from bridge.datum.audio_preview import spectrogram_pictures
 from bridge.datum.render import render
 from bridge.datum.sources import load_source
-from bridge.datum.video import make_clip_set
-from bridge.datum.views import CountedSet, SampleSet, make_view_set
+from bridge.datum.views import CountedSet, SampleSet
 from bridge.errors import ConfigError, DatumError
 from bridge.files import atomic_write, json_text
 from bridge.insight.measures import GROUP, HEADLINE, MEASURES, image_density, measures, sound_density
@@ -26,6 +25,7 @@ from bridge.insight.score_picture import Scored, picture
 from bridge.measuring import rows_at_once
 from bridge.preparing import made_for
 from bridge.progress import progress_bar
+from bridge.recipe_choice import chosen_views
 from bridge.teachers.remote import is_address
 
 Ask = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -137,12 +137,11 @@ def view_set_of(
     sounds = len(teacher.input_size or ()) == 1
     options = DistillConfig(
         teacher=config.teacher, dataset=config.dataset or "", image_size=config.image_size, recipe=config.recipe,
-        image=None if sounds else source, audio=source if sounds else None,
+        image=None if sounds else source, audio=source if sounds else None, views=None, seed=config.seed,
     )  # fmt: skip
     sizes = made_for(options, teacher)
     if "samples" in sizes:
-        seconds = sizes["samples"] / sizes["rate"]
-        return audio_set(source, sizes["rate"], seconds, config.recipe, views=None, seed=config.seed)
+        return chosen_views(options, sizes, audio_set=audio_set)
     size = sizes["image_size"]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "very small")
@@ -153,11 +152,7 @@ def view_set_of(
         raise DatumError(f"{source} is {width} x {height} pixels, smaller than a view of {size} x {size}")
     if smallest < _SMALLEST:
         read = load_source(source)  # enlarges it, and says so
-    if "frames" in sizes:
-        return make_clip_set(
-            read, size, sizes["frames"], options.motion, config.recipe, clips=None, seed=config.seed
-        )  # fmt: skip
-    return make_view_set(read, size, config.recipe, patches=False, views=None, seed=config.seed)
+    return chosen_views(options, sizes, read)
 
 
 def _check_sources(config: ScoreConfig, teacher: Any, given: Sequence[str], audio_set: Callable[..., AudioSet]) -> None:

@@ -121,9 +121,11 @@ def _how_to_train(preset: str | None, module: str, run: DistillConfig, out: str 
     if options is None:
         return ""
     trained = updated(TrainTeacherConfig(), options, f"preset {preset!r}")
-    if trained.dataset != run.dataset or (out is None and run.teacher not in (None, trained.architecture)):
+    if trained.dataset != run.dataset:
         return ""
     line = f"python -m {module} train-teacher --preset {preset}" + (f" --out {shlex.quote(out)}" if out else "")
+    if out is None and run.teacher not in (None, trained.architecture):  # a known network, found where it is written
+        line += f" --architecture {run.teacher}" + (" --width None" if trained.width is not None else "")
     found = f", which `--teacher {trained.architecture}` finds" if run.teacher is None else ""
     return f" For {preset}, `{line}` makes one{found}."
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.config import DistillConfig, mixing_of
-from bridge.datum.audio_recipes import AudioRecipe, audio_recipe
-from bridge.datum.recipes import ImageRecipe, recipe
-from bridge.datum.video_recipes import VideoRecipe, video_recipe
+from bridge.config import DistillConfig
 from bridge.preparing import made_for
+from bridge.recipe_choice import mixing_of, recipe_of
 
 
 def inspector(
@@ -35,22 +33,13 @@ def inspector(
         teacher = teachers[asked]
         student = (run.student, run.student_width, run.student_depth, run.student_dtype)
         mixing = (run.mixing, run.mixing_alpha, run.mixing_per, run.mixing_on, run.spec_augment)
-        views = (run.recipe, run.image_size, run.frames, run.motion, run.patches)
+        views = (run.recipe, run.without, run.image_size, run.frames, run.motion, run.patches)
         what = (*asked, run.loss, *mixing, *student, *views)
         if what not in seen:
             seen.add(what)
             sizes = made_for(run, teacher)
             built = make_student(run, teacher.classes or 0, sizes)
-            distiller(run, built, teacher, mixing_of(run, _recipe(run, sizes)))
+            distiller(run, built, teacher, mixing_of(run, recipe_of(run, sizes)))
         return {f"teacher {name} for {run.dataset}": teacher.digest}
 
     return inspect
-
-
-def _recipe(run: DistillConfig, sizes: Mapping[str, Any]) -> ImageRecipe | VideoRecipe | AudioRecipe:
-    """How the run's views will be made."""
-    if "samples" in sizes:
-        return audio_recipe(run.recipe, sizes["rate"], sizes["samples"])
-    if "frames" in sizes:
-        return video_recipe(run.recipe, sizes["image_size"], sizes["frames"], run.motion)
-    return recipe(run.recipe, sizes["image_size"])

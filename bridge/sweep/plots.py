@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bridge.sweep.grid import Axis
-from bridge.sweep.results import Outcome, by_point, measure_of, values_of
+from bridge.sweep.results import Outcome, by_point, label_of, measure_of, values_of
 
 # Okabe & Ito's colours, which the colour-blind tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,7 +30,7 @@ def picture(axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Mappin
     Args:
         axes: the varied options.
         outcomes: of every run.
-        published: label of a value of the only axis → the paper's accuracy as a fraction.
+        published: label of a grid point, as `label_of` gives it → the paper's accuracy as a fraction.
 
     Returns:
         The bytes of a PNG file.
@@ -48,7 +48,7 @@ def picture(axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Mappin
         figure.set_size_inches(7.5, 4.8)
         _lines(figure.subplots(), axes, numeric[0], _other(shown, numeric[0]), outcomes, measure, teachers, quantity)
     elif len(shown) == 2:
-        _map(figure, axes, shown[0], shown[1], outcomes, measure)
+        _map(figure, axes, shown[0], shown[1], outcomes, measure, published)
         below = f"\n{quantity}" + (f", teacher {100 * teachers[0]:.1f}" if len(teachers) == 1 else "")
     else:
         heights = [3.6 if axes[number].numeric else 1.2 + 0.42 * len(axes[number].values) for number in shown]
@@ -166,8 +166,9 @@ def _map(
     across: int,
     outcomes: Sequence[Outcome],
     measure: str,
+    published: Mapping[str, float],
 ) -> None:
-    """Two options as rows and columns; every cell has its median and, small, lowest and highest."""
+    """Two options as rows and columns; every cell has its median, and small the paper's, lowest and highest."""
     import numpy as np
 
     rows, columns = axes[down], axes[across]
@@ -192,17 +193,28 @@ def _map(
         if lifted:
             spread = f"{min(values):.1f}–{max(values):.1f}"
             panel.text(column, row + 0.06, spread, ha="center", va="top", color=ink, fontsize=6.5)
+        if (paper := published.get(label_of(axes, group[0].run.point))) is not None:
+            panel.text(column, row - 0.3, f"paper {100 * paper:.1f}", ha="center", color=ink, fontsize=6.5)
     turned = max(map(len, columns.labels)) > 9
-    panel.set_xticks(range(len(columns.labels)), _short(columns.labels))
+    panel.set_xticks(range(len(columns.labels)), _with_teacher(axes, across, outcomes))
     if turned:
         panel.tick_params(axis="x", labelrotation=30)
         for tick in panel.get_xticklabels():
             tick.set(ha="right", rotation_mode="anchor")
-    panel.set_yticks(range(len(rows.labels)), _short(rows.labels))
+    panel.set_yticks(range(len(rows.labels)), _with_teacher(axes, down, outcomes))
     panel.set_xlabel(_words(columns.option))
     panel.set_ylabel(_words(rows.option))
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
+
+
+def _with_teacher(axes: Sequence[Axis], number: int, outcomes: Sequence[Outcome]) -> list[str]:
+    """Labels of an option; those of teachers with their own accuracy."""
+    labels = _short(axes[number].labels)
+    if axes[number].option != "teacher":
+        return labels
+    own = [values_of(group, "teacher_top1") for group in _along(number, axes[number], outcomes)]
+    return [f"{label}\n({100 * values[0]:.1f})" if values else label for label, values in zip(labels, own)]
 
 
 def _line(

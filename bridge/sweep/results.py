@@ -80,6 +80,11 @@ def by_point(outcomes: Sequence[Outcome]) -> dict[tuple[int, ...], list[Outcome]
     return points
 
 
+def label_of(axes: Sequence[Axis], point: Sequence[int]) -> str:
+    """A grid point in words: "kl"; of two options "resnet18 × resnet50"."""
+    return " × ".join(axis.labels[number] for axis, number in zip(axes, point))
+
+
 def csv_text(axes: Sequence[Axis], outcomes: Sequence[Outcome]) -> str:
     """One line per run: its name, state, varied options and seed, what was measured, and the error if it failed."""
     options = [axis.option for axis in axes]
@@ -101,18 +106,18 @@ def table_text(axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Map
     Args:
         axes: the varied options.
         outcomes: of every run, in the order of the grid.
-        published: label of a value of the only axis → the paper's accuracy as a fraction.
+        published: label of a grid point, as `label_of` gives it → the paper's accuracy as a fraction.
 
     Returns:
         Markdown.
     """
     measure = measure_of(outcomes)
     title = "Student top-1" if measure == "student_top1" else "Agreement"
-    paper = [published.get(label) for label in axes[0].labels] if len(axes) == 1 else []
+    paper = {point: published.get(label_of(axes, point)) for point in by_point(outcomes)}
     head = [*(axis.option for axis in axes), title, "min–max", "seeds"]
     head += ["agreement"] if measure != "agreement" else []
     head += ["KL (nats)", "calibration error", "teacher top-1", "s per run"]
-    head += ["paper"] if any(value is not None for value in paper) else []
+    head += ["paper"] if any(value is not None for value in paper.values()) else []
     rows = []
     for point, found in by_point(outcomes).items():
         values = values_of(found, measure)
@@ -124,7 +129,7 @@ def table_text(axes: Sequence[Axis], outcomes: Sequence[Outcome], published: Map
         row += [_median(values_of(found, "teacher_top1"), _percent)]
         row += [_median(values_of(found, "seconds"), "{:.0f}".format)]
         if "paper" in head:
-            row.append("–" if (value := paper[point[0]]) is None else _percent(value))
+            row.append("–" if (value := paper[point]) is None else _percent(value))
         rows.append(row)
     lines = [f"Median over the seeds{_measured_on(outcomes)}.", "", *_markdown(head, rows)]
     failed = [outcome for outcome in outcomes if outcome.error]

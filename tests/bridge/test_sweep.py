@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -21,11 +22,12 @@ from bridge.config import DistillConfig, SweepConfig
 from bridge.config_check import check, read_yaml, updated
 from bridge.errors import ConfigError, MissingTeacherError, RunError, TeacherError
 from bridge.presets import PRESETS, preset_options
+from bridge.recipe_choice import recipe_of
 from bridge.shell import Command, parse
 from bridge.sweep import Outcome, sweep
 from bridge.sweep.grid import axes_of, base_options, described, grid, store_of
-from bridge.sweep.plots import picture
-from bridge.sweep.results import csv_text, table_text
+from bridge.sweep.plots import _with_teacher, picture
+from bridge.sweep.results import csv_text, label_of, table_text
 from tests.conftest import ROOT
 
 # A program whose `distill` keeps a run folder as the real ones do, and learns nothing: three steps, a state after
@@ -91,7 +93,7 @@ def grid_of(seeds=1, base=None, **vary):
 
 
 def finished(run, accuracy, **more):
-    return Outcome(run, {"student_top1": accuracy, "teacher_top1": 0.99, "dataset": "digits", "n": 500, **more})
+    return Outcome(run, {"student_top1": accuracy, "teacher_top1": 0.99, "dataset": "digits", "n": 500} | more)
 
 
 # -- the grid ----------------------------------------------------------------------------------------------------------
@@ -223,9 +225,11 @@ def test_runs_share_a_store_of_answers_if_and_only_if_the_teacher_is_asked_the_s
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "sweep" in preset.options])
 def test_presets_of_sweeps_are_grids_over_presets_that_exist(name):
     config = updated(SweepConfig(preset=name), preset_options(name, "sweep"), name)
-    axes, base = axes_of(config), base_options(config)
-    assert config.distill_preset in PRESETS and len(grid(base, axes, 3)) == 3 * len(axes[0].values) > 3
-    assert set(PRESETS[name].published) <= set(axes[0].labels)
+    axes, runs = axes_of(config), grid(base_options(config), axes_of(config), 3)
+    assert config.distill_preset in PRESETS and len(runs) == 3 * math.prod(len(axis.values) for axis in axes) > 3
+    assert set(PRESETS[name].published) <= {label_of(axes, run.point) for run in runs}
+    for run in runs:  # what is left out is there to be left out
+        recipe_of(run.config, {"image_size": run.config.image_size or 32})
 
 
 # -- table and picture -------------------------------------------------------------------------------------------------
@@ -254,6 +258,9 @@ def test_papers_figures_stand_in_a_column_of_their_own():
     table = table_text(axes, [finished(r, 0.5) for r in runs], {"control:noise": 0.693})
     assert "| paper" in table and "69.3 %" in table.splitlines()[4] and table.splitlines()[5].endswith("–      |")
     assert "paper" not in table_text(axes, [finished(r, 0.5) for r in runs], {})
+    axes, runs = grid_of(teacher=["a", "b"], student=["c", "d"])
+    table = table_text(axes, [finished(r, 0.5) for r in runs], {"b × c": 0.25})
+    assert [line.count("25.0 %") for line in table.splitlines()[4:]] == [0, 0, 1, 0]
 
 
 def test_csv_has_a_row_per_run_with_everything_measured():
@@ -293,6 +300,15 @@ def test_any_grid_makes_a_picture_also_of_failures_alone(vary):
     assert min(whole.shape[:2]) > 200 and whole.std() > 5 and failed.std() > 1
     if len(vary) != 2 or "temperature" in vary:  # a map has other colours
         assert blue > 0.0005
+
+
+def test_a_map_shows_the_papers_figures_and_each_teachers_own_accuracy():
+    axes, runs = grid_of(teacher=["a", "b"], student=["c", "d"])
+    outcomes = [finished(r, 0.5) for r in runs]
+    assert (pixels(axes, outcomes) != pixels(axes, outcomes, {"b × c": 0.25})).any()
+    stronger = [finished(r, 0.5, teacher_top1=0.9 + 0.01 * r.point[0]) for r in runs]
+    assert _with_teacher(axes, 0, stronger) == ["a\n(90.0)", "b\n(91.0)"]
+    assert _with_teacher(axes, 1, stronger) == ["c", "d"]
 
 
 def test_numbers_that_span_more_than_a_factor_of_ten_get_a_logarithmic_axis():
@@ -422,8 +438,10 @@ def test_missing_teachers_images_and_sets_are_named_before_anything_runs(tmp_pat
     # its own architecture is found where it is written, any other name only where it is told to be
     assert asked_digits("small_cnn") == f"There is no small_cnn. For fast-digits, {line}` makes one."
     assert asked_digits("mine") == f"There is no mine. For fast-digits, {line} --out 'my shelf/mine'` makes one."
-    for teacher, *more in (["wrn_10_1"], ["small_cnn", "dataset=cifar10"]):  # not what the preset trains
-        assert asked_digits(teacher, *more) == f"There is no {teacher}. Train it with `this`."
+    another = f"{line} --architecture wrn_10_1 --width None` makes one."  # that width is of small_cnn
+    assert asked_digits("wrn_10_1") == f"There is no wrn_10_1. For fast-digits, {another}"
+    other_data = asked_digits("small_cnn", "dataset=cifar10")  # not what the preset trains
+    assert other_data == "There is no small_cnn. Train it with `this`."
     assert asked(teacher="mine") == "There is no mine. Train it with `this`."
     assert asked_digits("damaged") == "damaged/card.json is damaged."
     assert "--teacher FOLDER" in asked(teacher=None)
