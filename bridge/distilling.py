@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from bridge.datum.preview import heard, previews
 from bridge.datum.render import render
 from bridge.datum.video import ClipSet
 from bridge.datum.views import CountedSet
+from bridge.insight.run_neurons import RunNeurons, neurons_of_run
 from bridge.measuring import rows_at_once, samples_of, scored, usable_rows
 from bridge.metrics import class_accuracies, confusion_matrix
 from bridge.preparing import Prepared
@@ -31,6 +32,8 @@ _LEARNING = (
     "weight_decay", "schedule", "warmup", "l2", "clip_norm", "ema", "accumulate", "student_dtype", "teacher_dtype",
     "views", "seed", "spec_augment",
 )  # fmt: skip
+_WORTH_A_LOOK = 50
+"""Steps: what has learned for less has no neurons to show."""
 
 
 def fingerprint(
@@ -96,6 +99,7 @@ class Backend:
         predict_all, recalibrated, save_teacher, load_teacher: of the backend.
         batch: float32 [batch, (frames,) height, width, 3] or [batch, samples] → what its networks take.
         numpy: what its teacher answers → NumPy.
+        inspected: a teacher, its name and its input size → what is looked into.
     """
 
     predict_all: Callable[..., list[np.ndarray]]
@@ -104,6 +108,7 @@ class Backend:
     load_teacher: Callable[..., Any]
     batch: Callable[[np.ndarray], Any]
     numpy: Callable[[Any], np.ndarray]
+    inspected: Callable[[Any, str, tuple[int, ...]], Any]
 
 
 def finish(
@@ -148,6 +153,7 @@ def finish(
         else {"top1": measured["student_top1"], "dataset": test.name, "n": measured["n"]},
         source=source,
     )  # fmt: skip
+    exact = teacher
     if teacher.dtype != "float32":
         exact = backend.load_teacher(str(config.teacher), dataset=config.dataset)
         measured["teacher_agreement_with_float32"] = float(
@@ -180,10 +186,40 @@ def finish(
         teacher_histogram=np.bincount(votes, minlength=teacher.classes or 0) / len(votes),
         confusion=confusion, per_class=per_class,
         class_names=names if names and len(names) == teacher.classes else None,  # of a part of the classes: none
-        what=_what(result),
+        what=_what(result), neurons=_neurons(run, config, backend, exact, prepared, votes, names),
         **({"sounds": heard(view_set, mixing, 2), "rate": view_set.recipe.rate} if listening else {}),
     )  # fmt: skip
     return run.write_result(result)
+
+
+def _neurons(
+    run: RunFolder,
+    config: DistillConfig,
+    backend: Backend,
+    teacher: Any,
+    prepared: Prepared,
+    votes: np.ndarray,
+    names: Sequence[str],
+) -> RunNeurons | None:
+    """What classes look like to both; None: nobody waits for it."""
+    view_set, classes = prepared.view_set, teacher.classes
+    if config.smoke or classes is None or config.epochs * prepared.steps < _WORTH_A_LOOK:
+        return None
+    if isinstance(view_set, ClipSet):
+        return RunNeurons(None, "Not drawn: of clips there are no pictures yet.")
+    if teacher.asked is not None or teacher.outputs == "labels":
+        how = "is a service" if teacher.asked is not None else "answers in labels"
+        return RunNeurons(None, f"Not drawn: the teacher {how}, which tells no gradient.")
+    shape = tuple(view_set.recipe.shape)
+    size = shape[:2] if len(shape) == 3 else shape
+
+    def student() -> Any:
+        return backend.inspected(backend.load_teacher(str(run.path / "student")), "the student", size)
+
+    return neurons_of_run(
+        (lambda: backend.inspected(teacher, "the teacher", size), student),
+        names if len(names) == classes else None, np.bincount(votes, minlength=classes), config.seed, run.seconds,
+    )  # fmt: skip
 
 
 def _votes(backend: Backend, teacher: Any, view_set: CountedSet, few: bool) -> np.ndarray:

@@ -51,7 +51,12 @@ def write_page(path: str | Path, template: str, **values: Any) -> None:
 
 def picture_url(image: NDArray[np.uint8]) -> str:
     """A picture, uint8 ``[height, width, 3]``, as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode("ascii")
+    return png_url(png_bytes(image))
+
+
+def png_url(picture: bytes) -> str:
+    """A PNG, likewise."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 
 def sound_url(waveform: NDArray[np.floating], rate: int) -> str:

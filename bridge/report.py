@@ -14,7 +14,8 @@ from bridge.class_table import class_table
 from bridge.errors import RunError
 from bridge.files import plain
 from bridge.grids import image_grid
-from bridge.html import flat, number, percent, picture_url, sound_url, write_page
+from bridge.html import flat, number, percent, picture_url, png_url, sound_url, write_page
+from bridge.insight.run_neurons import RunNeurons
 from bridge.metrics import ClassAccuracies, per_class_accuracy
 
 NAMED_BARS = 40
@@ -70,7 +71,10 @@ _WORDS = {
     "parameters": "Weights of the student",
     "classes": "Classes",
     "frames": "Frames of a clip",
+    "rate": "Samples per second",
 }
+_OF_SOME = ("frames", "rate")
+"""Rows left out where there are none: of clips, of sounds."""
 
 
 def write_report(
@@ -89,6 +93,7 @@ def write_report(
     sounds: Mapping[str, NDArray[np.floating]] | None = None,
     rate: int = 16_000,
     what: str = "image",
+    neurons: RunNeurons | None = None,
 ) -> None:
     """Write ``report.html``. Ours.
 
@@ -107,6 +112,7 @@ def write_report(
         sounds: Caption to waveforms to listen to, float ``[n, samples]`` in [-1, 1]; the first ones, six in all.
         rate: Of these, in samples per second.
         what: What was learned from: "image", "video" or "sound".
+        neurons: What classes look like to teacher and student, or why that is not shown.
 
     Raises:
         RunError: Histogram, confusion matrix and class names do not fit each other, or the file cannot be
@@ -130,6 +136,8 @@ def write_report(
         box=_CHART,
         views=[_view_figure(caption, images, what) for caption, images in views.items()],
         players=_players(sounds or {}, rate),
+        neurons=neurons,
+        neurons_url=None if neurons is None or neurons.picture is None else png_url(neurons.picture),
         histogram=None if histogram is None else _histogram(histogram, names),
         per_class=None if per_class is None else class_table(per_class, names),
         confusion=None if counts is None else _confusion(counts, names),
@@ -172,6 +180,7 @@ def _result_rows(result: Mapping[str, Any], words: _Words) -> list[tuple[str, st
     # In the order of the words, because a reader looks for the student first; what has no words of its own
     # comes last.
     keys = [key for key in _WORDS if key in result] + [key for key in result if key not in _WORDS]
+    keys = [key for key in keys if key not in _OF_SOME or result[key] is not None]
     terms = {"Views": words.views.capitalize(), "seen": words.seen}
     said = {key: phrase.format(**terms) for key, phrase in _WORDS.items()}
     return [(said.get(key, key), _value_in_words(key, result[key])) for key in keys]

@@ -244,6 +244,19 @@ class FollowedRun:
         return StateStore(self.path / "state").load()
 
 
+def saved_in(path: str | Path) -> str:
+    """What an interrupted run or sweep has left in its folder, and how to go on, in a sentence."""
+    path = Path(path)
+    if not (path / "run.json").is_file():
+        return "Nothing was begun yet: start again with the same line."
+    if (path / "runs").is_dir():  # a sweep, each of whose runs keeps its own states
+        return "Continue with the same line and --resume: finished runs stay as they are."
+    steps = StateStore(path / "state").steps()
+    if not steps:
+        return "No epoch was complete, so no step is saved: the same line with --resume begins at step 0."
+    return f"Saved up to step {steps[-1]}: continue with the same line and --resume."
+
+
 def check_loss(run: RunFolder | FollowedRun, step: int, loss: float) -> None:
     """Stop a run whose loss is no number any more.
 

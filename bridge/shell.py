@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from bridge.config_check import check, read_yaml, updated
@@ -31,12 +32,16 @@ class Command:
         run: the function that takes them.
         smoke: what `--smoke` sets.
         aliases: further spellings of options, such as the reference's; flags that one sets besides stand before it.
+        of_each: the dataclass of the options of every run, where this command makes many and takes theirs by `--set`.
+        writes_file: `--out` is a file, in a folder that exists.
     """
 
     config: type
     run: Callable[[Any], object]
     smoke: Mapping[str, Any]
     aliases: Mapping[str, str]
+    of_each: type | None = None
+    writes_file: bool = False
 
 
 def main(program: str, about: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> int:
@@ -56,14 +61,14 @@ def main(program: str, about: str, commands: Mapping[str, Command], arguments: S
     config = None
     try:
         config = parse(program, name, commands[name], rest)
+        _check_out(commands[name], config)
         commands[name].run(config)
         sys.stdout.flush()
         return 0
     except AipError as error:
         return _fail(program, str(error))
     except KeyboardInterrupt:
-        going_on = " Continue with the same line and --resume." if hasattr(config, "resume") else ""
-        return _fail(program, "interrupted." + going_on, 130)
+        return _fail(program, " ".join(["interrupted.", *_going_on(config)]), 130)
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -86,6 +91,8 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 
     arguments = [word for argument in arguments for word in _plain_spelling(argument, command.aliases)]
     config = command.config()
+    if command.of_each is not None:
+        _refuse_options_of_each(name, arguments, config, command.of_each)
     for field in fields(config):  # the parser would quietly keep the last list
         option = "--" + field.name.replace("_", "-")
         if "tuple" in str(field.type) and sum(a.partition("=")[0] == option for a in arguments) > 1:
@@ -112,14 +119,16 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 def quiet_start() -> Iterator[None]:
     """When one of our programs runs, hide what a framework's native code logs while it is imported or compiles.
 
+    From then on Ctrl-C ends the program without a traceback also where `main` is not there yet to catch it.
+
     Those lines (missing drivers, instruction sets) are written past Python and its log levels, before anything can be
     set. If the import fails they are shown; with AIP_DEBUG set, always. In a user's own process nothing is hidden.
     """
-    ours = "-m" in sys.orig_argv[1:2] and sys.orig_argv[2] in PROGRAMS
-    ours = ours or os.path.basename(sys.argv[0]) in PROGRAMS.values()
-    if not ours or os.environ.get("AIP_DEBUG"):
+    program = _program()
+    if program is None or os.environ.get("AIP_DEBUG"):
         yield
         return
+    _quiet_interrupt(program)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -127,6 +136,8 @@ def quiet_start() -> Iterator[None]:
         os.dup2(log.fileno(), 2)
         try:
             yield
+        except KeyboardInterrupt:
+            raise
         except BaseException:
             log.seek(0)
             os.write(kept, log.read())
@@ -134,6 +145,67 @@ def quiet_start() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _quiet_interrupt(program: str) -> None:
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+            return
+        print(f"{program}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+    sys.excepthook = hook
+
+
+def _program() -> str | None:
+    """Which of our programs this process is, if any."""
+    if "-m" in sys.orig_argv[1:2]:
+        return PROGRAMS.get(sys.orig_argv[2])
+    script = os.path.basename(sys.argv[0])
+    return script if script in PROGRAMS.values() else None
+
+
+def _check_out(command: Command, config: Any) -> None:
+    """Raises: ConfigError: what is to come out could not be written, said now and not when all is computed."""
+    out = getattr(config, "out", None)
+    if out is None:
+        return
+    path = Path(out).absolute()
+    if command.writes_file and not path.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {Path(out).parent}. Make it, or choose another --out.")
+    place = next(place for place in (path, *path.parents) if os.path.exists(place))
+    place = path.parent if place == path and not path.is_dir() else place
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--out {out} cannot be written: nothing can be made in {place} ({error.strerror}). Choose another --out."
+        ) from error
+
+
+def _going_on(config: Any) -> list[str]:
+    """How to go on with what was interrupted; nothing of a command that cannot."""
+    if not hasattr(config, "resume"):
+        return []
+    from bridge.runs import saved_in
+
+    return [saved_in(config.out)]
+
+
+def _refuse_options_of_each(name: str, arguments: Sequence[str], config: Any, of_each: type) -> None:
+    """Raises: ConfigError: an option of the runs is given as if it were one of the command that makes them."""
+    own = {field.name for field in fields(config)}
+    for argument in arguments:
+        option = argument.partition("=")[0]
+        key = option[2:].replace("-", "_")
+        if option.startswith("--") and key not in own and key in {field.name for field in fields(of_each)}:
+            value = _value_of(option, arguments)
+            value = "VALUE" if value is None or value.startswith("--") else value
+            raise ConfigError(
+                f"{option} is an option of the runs, not of {name}: give --set {key}={value} for all of them, or "
+                f"--vary {key}={value},… to try several. Both take more options, side by side."
+            )
 
 
 def _plain_spelling(argument: str, aliases: Mapping[str, str]) -> list[str]:

@@ -31,7 +31,8 @@ from keras_aip.audio import single_audio_dataset
 from keras_aip.distiller import Distiller
 from keras_aip.evaluate import evaluate
 from keras_aip.strategy import strategy
-from keras_aip.teachers import Teacher, load_model, load_teacher, save_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_model, load_teacher, save_teacher
 from keras_aip.views import single_image_dataset
 
 __all__ = [

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bridge.datum.mixing import Mixing
 from bridge.errors import ConfigError, DatasetError, TeacherError
 from keras_aip import models
-from keras_aip.teachers import Teacher
+from keras_aip.teacher import Teacher
 
 
 def check_batch(views: tf.Tensor, teacher: Teacher, student: keras.Model, eager: bool = False) -> None:

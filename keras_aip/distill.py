@@ -31,10 +31,14 @@ from keras_aip.optimizers import make_optimizer
 from keras_aip.run import SaveRun, ShowProgress, environment, restore_arrays, set_up
 from keras_aip.strategy import on_other_devices
 from keras_aip.strategy import strategy as make_strategy
-from keras_aip.teachers import Teacher, load_teacher, save_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_teacher, save_teacher
 from keras_aip.views import Renderer
+from keras_aip.visualize import Inspected
 
-BACKEND = Backend(predict_all, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy())
+BACKEND = Backend(
+    predict_all, recalibrated, save_teacher, load_teacher, tf.constant, lambda answers: answers.numpy(), Inspected
+)
 
 LOADERS = Loaders(load, sounds=load_audio, audio_set=load_audio_set)
 
@@ -80,6 +84,8 @@ def distill(config: DistillConfig) -> dict[str, Any]:
             restore_arrays(distiller, state.arrays)
             if isinstance(run, RunFolder):
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
+        elif config.resume and isinstance(run, RunFolder):
+            print("The run stopped before an epoch was complete: beginning at step 0.")
         fast = tf.config.list_logical_devices("GPU") + tf.config.list_logical_devices("TPU")
         render = config.render if config.render != "auto" else "device" if fast else "host"
         renderer_of = AudioRenderer if isinstance(prepared.view_set, AudioSet) else Renderer

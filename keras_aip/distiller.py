@@ -22,7 +22,7 @@ from keras_aip.feed import Stored, feed, takes_sounds
 from keras_aip.feed import steps_per_epoch as steps_in
 from keras_aip.pair import Pair
 from keras_aip.stored import answered
-from keras_aip.teachers import Teacher
+from keras_aip.teacher import Teacher
 
 
 class Distiller(keras.Model):

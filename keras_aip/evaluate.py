@@ -16,7 +16,7 @@ from bridge.pictures import Pictures
 from bridge.sounds import LabelledSounds, Sounds
 from keras_aip import models
 from keras_aip.datasets import Labelled, batches, load, load_audio
-from keras_aip.teachers import Teacher
+from keras_aip.teacher import Teacher
 
 
 def predict(model: Any, images: np.ndarray | Pictures | Sounds, batch_size: int = 256) -> np.ndarray:

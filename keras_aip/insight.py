@@ -13,7 +13,8 @@ from bridge.insight.options import InspectConfig, ScoreConfig
 from bridge.insight.score_picture import Scored
 from keras_aip.audio import load_audio_set
 from keras_aip.run import set_up
-from keras_aip.teachers import Teacher, load_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_teacher
 
 
 def score_sources(config: ScoreConfig) -> list[Scored]:

@@ -21,7 +21,8 @@ from bridge.teachers.forms import front_end_beside
 from bridge.teachers.front_end import FrontEnd, front_end_of
 from bridge.teachers.wrapped import LARGEST_DIFFERENCE, relative_difference
 from keras_aip.forms import interpreter_of, write_tflite
-from keras_aip.teachers import Teacher, load_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_teacher
 
 # Of the features of the views, in percent: what lies outside, above all silence, whose logarithm is far below all else,
 # takes the values at the ends. With all of it within 8 bits, steps between the others would be twice as wide. Ours.

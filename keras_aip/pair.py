@@ -12,7 +12,7 @@ from bridge.datum.mixing import Mixing, MixingNumbers
 from bridge.errors import ConfigError
 from keras_aip.mixing import mix
 from keras_aip.spectrograms import Parted, mask, parted, same_front_end
-from keras_aip.teachers import Teacher
+from keras_aip.teacher import Teacher
 
 
 class Pair:

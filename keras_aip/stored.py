@@ -16,7 +16,7 @@ from bridge.replay import identity_of, remember
 from keras_aip.feed import feed
 from keras_aip.hosts import number_of_hosts
 from keras_aip.mixing import mix
-from keras_aip.teachers import Teacher
+from keras_aip.teacher import Teacher
 
 _SECONDS_BETWEEN_FLUSHES = 5.0
 

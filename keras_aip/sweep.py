@@ -15,7 +15,8 @@ from bridge.sweep import sweep as run_sweep
 from bridge.sweep.inspection import inspector
 from keras_aip.distill import make_student
 from keras_aip.distiller import Distiller
-from keras_aip.teachers import Teacher, load_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_teacher
 
 
 def sweep(config: SweepConfig) -> list[Outcome]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from bridge.errors import TeacherError
 from bridge.insight import visualizing
 from bridge.insight.neurons import COLOURS, Ascent, Canvas, Unit
 from bridge.insight.options import VisualizeConfig
-from bridge.insight.visualizing import Found, no_gradient, no_places
+from bridge.insight.visualizing import Found, cannot_draw, no_gradient, no_places
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY
 from keras_aip.run import set_up
 from keras_aip.spectrograms import parted
+from keras_aip.teacher import Teacher
 from keras_aip.teachers import load_teacher
 
 _MOMENTA, _EPSILON = (0.9, 0.999), 1e-8
@@ -43,26 +45,40 @@ def visualize(config: VisualizeConfig) -> list[Path]:
     """
     # the same seed, the same picture
     set_up(config.threads, config.seed, deterministic=bool(tf.config.list_physical_devices("GPU")))
-    return visualizing.visualize(config, Inspected)
+    return visualizing.visualize(config, inspected)
 
 
-class Inspected:
-    """A network that is looked into.
+def inspected(name: str, dataset: str | None = None) -> Inspected:
+    """A network to look into.
 
     Args:
         name: its folder, or a teacher's name.
         dataset: the data set it is wanted for.
 
     Raises:
-        TeacherError: there is none, or it takes neither images nor, behind a front end of ours, sounds.
+        TeacherError: there is none, or it cannot be drawn of.
+    """
+    return Inspected(load_teacher(name, dataset=dataset), name)
+
+
+class Inspected:
+    """A network that is looked into.
+
+    Args:
+        teacher: the network, frozen.
+        name: for messages.
+        input_size: of a network that takes images of any size, what it is asked about.
+
+    Raises:
+        TeacherError: it has no gradient, or takes neither images nor, behind a front end of ours, sounds.
     """
 
-    def __init__(self, name: str, dataset: str | None = None) -> None:
-        self._teacher = load_teacher(name, dataset=dataset)
+    def __init__(self, teacher: Teacher, name: str, input_size: tuple[int, ...] | None = None) -> None:
+        self._teacher = teacher
         self.name = name
-        if self._teacher.outputs == "labels":
+        if teacher.outputs == "labels" or teacher.asked is not None:
             raise no_gradient(name, "keras_aip")
-        self.input_size: tuple[int, ...] | None = self._teacher.input_size
+        self.input_size: tuple[int, ...] | None = teacher.input_size or input_size
         size: Any = self.input_size or ()
         self._network: Any = self._teacher.network
         self.sounds = len(size) == 1
@@ -97,8 +113,12 @@ class Inspected:
             on_step: told how many steps are done.
 
         Raises:
-            TeacherError: no gradient comes through the network.
+            TeacherError: no gradient comes through the network, or it fails.
         """
+        with _explained(self.name):
+            return self._maximise(units, ascent, on_step)
+
+    def _maximise(self, units: Sequence[Unit], ascent: Ascent, on_step: Callable[[int], None]) -> Found:
         canvas, indices = ascent.canvas, [unit.index for unit in units]
         layer = units[0].layer
         chosen = tf.one_hot(indices, self.classes if layer is None else self.layers()[layer])
@@ -223,6 +243,15 @@ def pixels(parameters: tf.Tensor, canvas: Canvas) -> tf.Tensor:
     if canvas.channels == 3:
         values = tf.transpose(tf.tensordot(values, tf.constant(COLOURS), [[1], [1]]), [0, 3, 1, 2])
     return tf.sigmoid(values + canvas.offset)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Whatever TensorFlow finds wrong with a foreign graph, or has no memory for, in one message."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise cannot_draw(name, error.message) from error
 
 
 def _seen(pictures: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:

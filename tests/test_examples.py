@@ -1,7 +1,9 @@
 """The examples run as they stand, at tiny size."""
 
 import importlib.util
+import json
 import runpy
+import socket
 import subprocess
 import sys
 
@@ -177,3 +179,38 @@ def test_a_network_for_imagenets_size_learns_from_one_photograph(tmp_path):
     assert "of 2 pictures" in done.stdout
     student, card = torch_aip.load_model(tmp_path / "student")
     assert card.class_names == ("cat", "dog") and not torch.equal(student.fc.weight, teacher.fc.weight)
+
+
+def test_a_service_that_tells_labels_is_cloned_killed_and_resumed(tmp_path):
+    torch = pytest.importorskip("torch")
+    import torch_aip
+
+    torch.manual_seed(0)
+    teacher = torch_aip.models.small_cnn(classes=10, width=2)
+    torch_aip.save_teacher(teacher, tmp_path / "teacher", class_names=[str(k) for k in range(10)])
+    out = tmp_path / "out" / "seed_0"
+    done = run(
+        *("examples/label_only.py", "--program", "torch_aip", "--teacher", tmp_path / "teacher", "--threads", 1),
+        *("--queries", 320, "--epochs", 1, "--outputs", "labels", "--out", out),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "\nKilled; " in done.stdout and "the clone reads" in done.stdout
+    told = json.loads((out / "label_only.json").read_text())
+    # The question that was open when it was killed is asked again, and nothing else.
+    assert told["labels"]["asked_again"] in (0, 32) and told["labels"]["n"] == 500
+    # The benchmark takes what is there.
+    (out / "label_only.json").write_text(json.dumps({**told, "probabilities": told["labels"]}))
+    line = (
+        "--teacher",
+        tmp_path / "teacher",
+        "--seeds",
+        1,
+        "--out",
+        out.parent,
+        "--results",
+        tmp_path / "results.json",
+    )
+    assert run("benchmarks/label_only.py", *line).returncode == 0
+    text = (tmp_path / "results.json").read_text()
+    assert str(tmp_path) not in text and str(ROOT) not in text and socket.gethostname() not in text
+    assert json.loads(text)["labels"]["student_top1"]["median"] == round(told["labels"]["student_top1"], 4)

@@ -89,9 +89,9 @@ def _inspect(config: InspectConfig) -> None:
 
 COMMANDS = {
     "distill": Command(DistillConfig, _distill, smoke=SMOKE["distill"], aliases=REFERENCE),
-    "sweep": Command(SweepConfig, _sweep, smoke=SMOKE["sweep"], aliases={}),
+    "sweep": Command(SweepConfig, _sweep, smoke=SMOKE["sweep"], aliases={}, of_each=DistillConfig),
     "train-teacher": Command(TrainTeacherConfig, _train_teacher, smoke=SMOKE["train-teacher"], aliases={}),
-    "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases=REFERENCE),
+    "evaluate": Command(EvaluateConfig, _evaluate, smoke={}, aliases=REFERENCE, writes_file=True),
     "views": VIEWS,
     "visualize": Command(VisualizeConfig, _visualize, smoke={"steps": 8}, aliases={}),
     "score": Command(ScoreConfig, _score, smoke={"views": 128}, aliases={}),

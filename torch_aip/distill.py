@@ -26,9 +26,11 @@ from torch_aip.insight import ask_of
 from torch_aip.launch import World, in_agreement, launched
 from torch_aip.optimizers import make_optimizer, schedule_of
 from torch_aip.run import SaveRun, environment, restore_arrays, set_up
-from torch_aip.teachers import Teacher, load_teacher, save_teacher
+from torch_aip.teacher import Teacher
+from torch_aip.teachers import load_teacher, save_teacher
 from torch_aip.video import clip_loader
 from torch_aip.views import ViewLoader, view_loader
+from torch_aip.visualize import Inspected
 
 
 def distill(config: DistillConfig) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def _distill(config: DistillConfig, world: World) -> dict[str, Any]:
                 distiller.average.steps = int(state.meta.get("averaged_steps", 0))
             if world.is_first:
                 print(f"Resuming at step {first_step} of {config.epochs * steps}.")
+        elif config.resume and world.is_first:
+            print("The run stopped before an epoch was complete: beginning at step 0.")
         data = _loader(
             prepared.view_set, config.batch_size, start_step=first_step, render=render, workers=config.workers
         )
@@ -106,6 +110,7 @@ def _backend(device: torch.device) -> Backend:
         predict_all, recalibrated, save_teacher, load_exact,
         lambda views: torch.from_numpy(views).movedim(-1, 1).to(device),
         lambda answers: answers.cpu().numpy(),
+        Inspected,
     )  # fmt: skip
 
 

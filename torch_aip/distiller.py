@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch_aip.models.layers import store_channels_last
 from torch_aip.optimizers import Schedule, learning_rate_of, make_optimizer, set_learning_rate
 from torch_aip.stored import answered
 from torch_aip.stream import ahead
-from torch_aip.teachers import Teacher
+from torch_aip.teacher import Teacher
 from torch_aip.views import ViewLoader
 
 OnEpoch = Callable[[int, dict[str, float]], object]
@@ -363,9 +364,12 @@ class Distiller:
         self._parallel: nn.Module = self.student
         if world_size() > 1:
             # Each process keeps its own BatchNorm statistics during an epoch; sending them in every step would wait.
+            # PyTorch 2.13 has renamed the option.
+            known = inspect.signature(DistributedDataParallel).parameters
+            in_each_step = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             self._parallel = DistributedDataParallel(
-                self.student, broadcast_buffers=False, gradient_as_bucket_view=True,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
+                self.student, gradient_as_bucket_view=True,
+                device_ids=[self.device] if self.device.type == "cuda" else None, **{in_each_step: False},
             )  # fmt: skip
         self._ask: Callable[[Tensor], Tensor] = self.teacher
         if not self._jit:

@@ -20,7 +20,7 @@ from bridge.pictures import Pictures
 from bridge.sounds import Sounds, floats
 from torch_aip import models
 from torch_aip.datasets import Labelled, LabelledSounds, LabelledVideos, load, load_audio, load_video
-from torch_aip.teachers import Teacher
+from torch_aip.teacher import Teacher
 
 
 def predict(model: Any, images: np.ndarray | Pictures | Clips | Sounds, batch_size: int = 256) -> np.ndarray:

@@ -12,7 +12,8 @@ from bridge.insight.checks import Facts, Finding
 from bridge.insight.options import InspectConfig, ScoreConfig
 from bridge.insight.score_picture import Scored
 from torch_aip.run import set_up
-from torch_aip.teachers import Teacher, load_teacher
+from torch_aip.teacher import Teacher
+from torch_aip.teachers import load_teacher
 
 
 def score_sources(config: ScoreConfig) -> list[Scored]:

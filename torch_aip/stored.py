@@ -18,7 +18,7 @@ from torch_aip.feed import feed
 from torch_aip.launch import world_size
 from torch_aip.mixing import mix
 from torch_aip.stream import ahead
-from torch_aip.teachers import Teacher
+from torch_aip.teacher import Teacher
 from torch_aip.views import ViewLoader
 
 _SECONDS_BETWEEN_FLUSHES = 5.0

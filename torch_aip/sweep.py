@@ -12,7 +12,8 @@ from bridge.sweep.inspection import inspector
 from torch_aip.distill import make_student
 from torch_aip.distiller import Distiller
 from torch_aip.launch import refuse_several
-from torch_aip.teachers import Teacher, load_teacher
+from torch_aip.teacher import Teacher
+from torch_aip.teachers import load_teacher
 
 
 def sweep(config: SweepConfig) -> list[Outcome]:

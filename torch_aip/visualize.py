@@ -17,9 +17,10 @@ from bridge.errors import TeacherError
 from bridge.insight import visualizing
 from bridge.insight.neurons import COLOURS, Ascent, Canvas, Unit
 from bridge.insight.options import VisualizeConfig
-from bridge.insight.visualizing import Found, no_gradient, no_places
+from bridge.insight.visualizing import Found, cannot_draw, no_gradient, no_places
 from bridge.teachers.wrapped import SMALLEST_PROBABILITY
 from torch_aip.run import set_up
+from torch_aip.teacher import Teacher
 from torch_aip.teachers import load_teacher
 
 _MOMENTA, _EPSILON = (0.9, 0.999), 1e-8
@@ -36,29 +37,41 @@ def visualize(config: VisualizeConfig) -> list[Path]:
         AipError: of the kind that names what is wrong.
     """
     set_up(config.threads, config.seed)
-    # the same seed, the same picture
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    return visualizing.visualize(config, Inspected)
+    return visualizing.visualize(config, inspected)
 
 
-class Inspected:
-    """A network that is looked into.
+def inspected(name: str, dataset: str | None = None) -> Inspected:
+    """A network to look into, on the fastest device.
 
     Args:
         name: its folder, or a teacher's name.
         dataset: the data set it is wanted for.
 
     Raises:
-        TeacherError: there is none, or it takes neither images nor, in TensorFlow, sounds.
+        TeacherError: there is none, or it cannot be drawn of.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Inspected(load_teacher(name, dataset=dataset).to(device), name)
+
+
+class Inspected:
+    """A network that is looked into.
+
+    Args:
+        teacher: the network, frozen, on its device.
+        name: for messages.
+        input_size: of a network that takes images of any size, what it is asked about.
+
+    Raises:
+        TeacherError: it has no gradient, or takes no images.
     """
 
-    def __init__(self, name: str, dataset: str | None = None) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._teacher = load_teacher(name, dataset=dataset).to(device)
+    def __init__(self, teacher: Teacher, name: str, input_size: tuple[int, ...] | None = None) -> None:
+        self._teacher = teacher
         self.name = name
-        if self._teacher.outputs == "labels":
+        if teacher.outputs == "labels" or teacher.asked is not None:
             raise no_gradient(name, "torch_aip")
-        self.input_size: tuple[int, ...] | None = self._teacher.input_size
+        self.input_size: tuple[int, ...] | None = teacher.input_size or input_size
         size: Any = self.input_size or ()
         if len(size) != 2 or self._teacher.network is None:
             sounds = len(size) == 1
@@ -83,8 +96,13 @@ class Inspected:
             on_step: told how many steps are done.
 
         Raises:
-            TeacherError: no gradient comes through the network.
+            TeacherError: no gradient comes through the network, or it fails.
         """
+        # the same seed, the same picture
+        with _explained(self.name), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+            return self._maximise(units, ascent, on_step)
+
+    def _maximise(self, units: Sequence[Unit], ascent: Ascent, on_step: Callable[[int], None]) -> Found:
         canvas, device = ascent.canvas, self._teacher.device
         indices = [unit.index for unit in units]
         parameters = torch.from_numpy(canvas.first(ascent.seed, indices)).to(device)
@@ -190,6 +208,15 @@ def pixels(parameters: Tensor, canvas: Canvas) -> Tensor:
     if canvas.channels == 3:
         values = torch.einsum("rc,nchw->nrhw", torch.from_numpy(COLOURS).to(device), values)
     return torch.sigmoid(values + canvas.offset)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Whatever PyTorch finds wrong with a foreign graph, or has no memory for, in one message."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise cannot_draw(name, str(error)) from error
 
 
 @contextmanager

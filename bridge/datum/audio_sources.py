@@ -88,7 +88,7 @@ class AudioSource:
         if len(self.samples) < samples:
             raise DatumError(
                 f"{self.name} lasts {self.seconds:.3g} s: expected at least {samples / rate:g} s, the length of a "
-                "view. Give a longer clip, or make views shorter."
+                "view. Give a longer clip. Views for a teacher are as long as it hears; others can have fewer seconds."
             )
 
 

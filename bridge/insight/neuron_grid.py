@@ -95,7 +95,8 @@ def _cell(picture: NDArray[np.uint8], height: int, width: int, title: str, capti
     left, top = (width - picture.shape[1]) // 2, _LINE + (height - picture.shape[0]) // 2
     cell.paste(Image.fromarray(picture), (left, top))
     draw, font = ImageDraw.Draw(cell), ImageFont.load_default(_TEXT)
-    for text, middle in ((title, _LINE / 2), (caption, height + 1.5 * _LINE)):
+    for line, middle in ((title, _LINE / 2), (caption, height + 1.5 * _LINE)):
+        text = " ".join(line.split())  # Pillow measures single lines alone
         while draw.textlength(text, font) > width and len(text) > 1:
             text = text.removesuffix("…")[:-1] + "…"
         draw.text((width / 2, middle), text, (_INK,) * 3, font, anchor="mm")

@@ -144,7 +144,13 @@ def look_over(config: DistillConfig, prepared: Prepared, ask: Ask) -> None:
 
 
 def inspect(ask: Ask, view_set: CountedSet, facts: Facts | None = None, views: int = 256) -> list[Finding]:
-    """Everything that can be told about a teacher; arguments as of `preflight`, which stops at errors."""
+    """Everything that can be told about a teacher; arguments as of `preflight`, which stops at errors.
+
+    Raises:
+        ConfigError: no views are asked about.
+    """
+    if views < 1:
+        raise ConfigError(f"views (={views}) must be at least 1: a teacher is looked over by its answers to them.")
     facts, began = facts or Facts(), time.monotonic()
     rows = rows_at_once(min(_BATCH, views), (views, *view_set.recipe.shape))
     shown, logits = _answers(ask, view_set, views, rows, began)

@@ -62,7 +62,8 @@ def score(
         for name, source in zip(_names(given), given):
             view_set = view_set_of(config, teacher, source, audio_set)
             figures = measures(answers(ask, view_set, config.views, config.batch_size, advance))
-            found.append(Scored(name, source, {**figures, "density": _density(view_set)}, _picture(view_set)))
+            figures |= {"density": _density(view_set)}
+            found.append(Scored(name, source, figures, _picture(view_set), isinstance(view_set, AudioSet)))
     found = ranked(found)
     out.mkdir(parents=True, exist_ok=True)
     told = {
@@ -73,7 +74,8 @@ def score(
         "sources": [{"name": one.name, "given": one.given, **one.figures} for one in found],
     }
     atomic_write(out / "score.json", json_text(told))
-    atomic_write(out / "score.png", picture(found, f"Sources for {Path(str(config.teacher)).name}, best first"))
+    title = f"Sources for {Path(str(config.teacher)).name}, highest spread first"
+    atomic_write(out / "score.png", picture(found, title))
     return found
 
 

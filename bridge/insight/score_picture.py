@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from bridge.insight.measures import HEADLINE, MEASURES
 
+NOT_OF_SOUNDS = "Of sounds it was not measured how well this order, or any figure here, predicts what a student learns."
 _BEST, _OTHER = "#0072B2", "#9AA5B1"
+_BETTER = {"high": "higher is better", "low": "lower is better", "": ""}
 _KEYS = (HEADLINE, *(key for key in MEASURES if key != HEADLINE))
 
 
@@ -24,23 +26,25 @@ class Scored(NamedTuple):
         given: as it was asked for.
         figures: by the keys of `MEASURES`.
         picture: uint8 [height, width, 3], of an image or of a sound's spectrogram.
+        sound: whether it is one.
     """
 
     name: str
     given: str
     figures: dict[str, float]
     picture: NDArray[np.uint8]
+    sound: bool = False
 
 
 def table(found: Sequence[Scored]) -> str:
-    """The sources and their measures in columns, the headline first."""
+    """The sources and their measures in columns, the headline first; of sounds a line that says what is not known."""
     rows = [["source", *(MEASURES[key].label for key in _KEYS)]]
     rows += [[one.name, *(_written(one.figures, key) for key in _KEYS)] for one in found]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for name, *cells in rows:
         lines.append("  ".join([name.ljust(widths[0]), *(cell.rjust(n) for cell, n in zip(cells, widths[1:]))]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *([NOT_OF_SOUNDS] if any(one.sound for one in found) else [])])
 
 
 def picture(found: Sequence[Scored], title: str) -> bytes:
@@ -55,7 +59,7 @@ def picture(found: Sequence[Scored], title: str) -> bytes:
         panel.set_axis_off()
         words = figure.add_subplot(grid[row, 1])
         words.set_axis_off()
-        words.text(0, 0.5, _folded(one.name), va="center", fontsize=10)
+        words.text(0, 0.5, _folded(one.name), va="center", fontsize=10, parse_math=False)
     for column, key in enumerate(_KEYS, 2):
         panel = figure.add_subplot(grid[:, column])
         values = [one.figures[key] for one in found]
@@ -69,13 +73,15 @@ def picture(found: Sequence[Scored], title: str) -> bytes:
         panel.set_ylim(len(found) - 0.5, -0.5)
         panel.set_yticks([])
         panel.set_xticks([])
-        better = {"high": "higher is better", "low": "lower is better"}.get(MEASURES[key].better, "")
+        better = "" if found[0].sound else _BETTER[MEASURES[key].better]
         weight = "bold" if key == HEADLINE else "normal"
         panel.set_title(f"{MEASURES[key].label}\n", fontsize=10, weight=weight)
         panel.text(0.0, 1.01, better, transform=panel.transAxes, fontsize=7, color="#666666", va="bottom")
         for side in ("top", "right", "bottom"):
             panel.spines[side].set_visible(False)
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle(title, fontsize=12, parse_math=False)  # a "$" is one
+    if any(one.sound for one in found):
+        figure.supxlabel(NOT_OF_SOUNDS, fontsize=9, color="#666666")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -87,15 +87,16 @@ def visualize(config: VisualizeConfig, inspect: Callable[[str, str | None], Insp
     units = units_of(config, networks, names)
     images, labels = _photographs(config, networks)
     out, roles = Path(config.out), ("teacher", "student")[: len(networks)] if len(networks) > 1 else ("",)
-    found = [_maximised(config, network, units) for network in networks]
+    maps = _maps(networks, roles, images, labels, names) if images else None  # which says sooner if it cannot be
+    found = [maximised(config, network, units) for network in networks]
     grid = neuron_grid_for_report(
         [list(some.pictures) for some in found],
         [unit.label for unit in units],
-        [_captions(role, some, units) for role, some in zip(roles, found)],
+        [captions(role, some, units) for role, some in zip(roles, found)],
     )
     written = [_write(out / "neurons.png", grid)]
-    if len(images):
-        written.append(_write(out / "maps.png", _maps(networks, roles, images, labels, names)))
+    if maps is not None:
+        written.append(_write(out / "maps.png", maps))
     told = {
         "config": dataclasses.asdict(config),
         "units": [
@@ -202,7 +203,7 @@ def _words(given: str | None, flag: str) -> list[str]:
 
 
 def _class(word: str, network: Inspected, names: Sequence[str] | None) -> Unit:
-    known = [_plain(name) for name in names or ()]
+    known = [_folded(name) for name in names or ()]
     if re.fullmatch(r"-?\d+", word):
         index = int(word)
         if not 0 <= index < network.classes:
@@ -210,20 +211,26 @@ def _class(word: str, network: Inspected, names: Sequence[str] | None) -> Unit:
                 f"--units {word}: {network.name} has no such class; it has {network.classes:,}, 0 to "
                 f"{network.classes - 1}."
             )
-    elif _plain(word) in known:
-        index = known.index(_plain(word))
+    elif word in (names or ()):
+        index = list(names or ()).index(word)
+    elif _folded(word) in known:
+        index = known.index(_folded(word))
     else:
-        told = hint(_plain(word), known) if names else " Its names are unknown here: give numbers, or --dataset."
+        told = hint(_folded(word), known) if names else " Its names are unknown here: give numbers, or --dataset."
         raise ConfigError(
             f"--units {word!r} is no class of {network.name}, which has {network.classes:,} (0 to "
             f"{network.classes - 1}).{told}"
         )
-    return Unit(index, None, _plain(names[index], fold=False) if names else f"class {index}")
+    return class_unit(index, names)
 
 
-def _plain(name: str, fold: bool = True) -> str:
-    plain = name.replace("_", " ").strip()
-    return plain.lower() if fold else plain
+def class_unit(index: int, names: Sequence[str] | None) -> Unit:
+    """A class, under its name as it is given, or its number."""
+    return Unit(index, None, names[index] if names else f"class {index}")
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", " ").strip().lower()
 
 
 def _channel(word: str, networks: Sequence[Inspected]) -> Unit:
@@ -254,8 +261,23 @@ def _listed(layers: Mapping[str, int]) -> str:
     return ", ".join(names if len(names) <= 24 else [*names[:12], f"… {len(names) - 24} more …", *names[-12:]])
 
 
-def _maximised(config: VisualizeConfig, network: Inspected, units: Sequence[Unit]) -> Found:
-    """Of all units, those of one layer together."""
+def maximised(
+    config: VisualizeConfig,
+    network: Inspected,
+    units: Sequence[Unit],
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Found:
+    """Draw units of a network, those of one layer together.
+
+    Args:
+        config: how.
+        network: looked into.
+        units: of it.
+        on_step: told how many steps are done.
+
+    Raises:
+        AipError: no gradient comes through, it fails, or what it gives is no number.
+    """
     height, width = network.shape
     if config.image_size is not None:
         if network.sounds:
@@ -274,8 +296,13 @@ def _maximised(config: VisualizeConfig, network: Inspected, units: Sequence[Unit
     parts = [some[k : k + at_once] for some in groups.values() for k in range(0, len(some), at_once)]
     found: list[Any] = [None] * len(units)
     with progress_bar(f"drawing {Path(network.name).name}", "steps", config.steps * len(parts)) as advance:
+
+        def stepped(done: int) -> None:
+            advance(done)
+            on_step(done)
+
         for places in parts:
-            some = network.maximise([units[place] for place in places], ascent, advance)
+            some = network.maximise([units[place] for place in places], ascent, stepped)
             if not np.isfinite(some.after).all():
                 raise TeacherError(
                     f"{network.name} gives what is no number for the picture drawn; lower --learning-rate "
@@ -286,7 +313,8 @@ def _maximised(config: VisualizeConfig, network: Inspected, units: Sequence[Unit
     return Found(*(np.stack(values) for values in zip(*found)))
 
 
-def _captions(role: str, found: Found, units: Sequence[Unit]) -> list[str]:
+def captions(role: str, found: Found, units: Sequence[Unit]) -> list[str]:
+    """Whose pictures these are, what each unit gives for its own, and of classes the probability."""
     texts = []
     for k, unit in enumerate(units):
         reached = f"{found.after[k]:.3g}"
@@ -326,7 +354,7 @@ def _maps(
         wanted = wanted or answers.argmax(axis=1).tolist()
         shares = [_softmax(row)[k] for row, k in zip(answers, wanted)]
         rows.append([overlaid(image, warm) for image, warm in zip(pixels, heat)])
-        called = [_plain(names[k], fold=False) if names else f"class {k}" for k in wanted]
+        called = [class_unit(k, names).label for k in wanted]
         captions.append([f"{role} {name} {share:.0%}".strip() for name, share in zip(called, shares)])
     return neuron_grid_for_report(rows, labels, captions)
 
@@ -362,10 +390,17 @@ def no_places(name: str) -> TeacherError:
     )
 
 
+def cannot_draw(name: str, said: str) -> TeacherError:
+    """Of a network that fails, or needs more memory than there is, while it is drawn of."""
+    first = (said.strip().splitlines() or ["it does not say why"])[0]
+    return TeacherError(f"Nothing can be drawn of {name}: {first}")
+
+
 def no_gradient(name: str, program: str) -> TeacherError:
     """Of a network through which nothing tells how pixels change the answer."""
     other = "torch_aip" if program == "keras_aip" else "keras_aip"
     return TeacherError(
-        f"No gradient comes through {name} here, so nothing can be drawn: it answers in labels, or what it was "
-        f"converted from has none. Try `python -m {other} visualize`, or a folder with weights.safetensors."
+        f"No gradient comes through {name} here, so nothing can be drawn: it answers in labels, is a service, answers "
+        f"all greyish noise alike, or what it was converted from has none. Try `python -m {other} visualize`, or a "
+        "folder with weights.safetensors."
     )

@@ -25,6 +25,7 @@ import io
 import ipaddress
 import json
 import os
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -39,7 +40,7 @@ from bridge.teachers.asking import DTYPES, Asked, NoAnswer
 KEY_VARIABLE = "AIP_ENDPOINT_KEY"
 OUTPUTS = ("labels", "probabilities")
 NPY = "application/x-npy"
-_LARGEST_ANSWER = 1 << 28  # bytes
+_LARGEST_ANSWER = 1 << 26  # bytes; 64 pictures of 21,841 classes are half of it
 _PIECE = 1 << 16
 _MAY_PASS = (408, 425, 429)  # beside every 5xx
 _FORM = 'expected {"labels": […]} or {"probabilities": [[…], …]} for a POST, a description for a GET'
@@ -86,6 +87,7 @@ class Endpoint:
                 "it."
             )
         self.url, self.timeout = url, timeout
+        self._outputs: str | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._opener = urllib.request.build_opener(_NoRedirects, *([_NoProxy()] if is_here(host) else []))
 
@@ -108,6 +110,8 @@ class Endpoint:
         found = [name for name in OUTPUTS if name in answer]
         if len(found) != 1:
             raise TeacherError(f"{self.url} answers with {_listed(answer)}; {_FORM}.")
+        if self._outputs not in (None, found[0]):
+            raise TeacherError(f"{self.url} describes its answers as {self._outputs}, and gives {found[0]}.")
         if not isinstance(answer[found[0]], list):
             raise TeacherError(f"{self.url}: {found[0]} is a {type(answer[found[0]]).__name__}; {_FORM}.")
         try:
@@ -127,7 +131,9 @@ class Endpoint:
         try:
             said = self._ask(None)
         except NoAnswer as error:
-            raise TeacherError(f"{self.url} {error}. Check the address, and that it is running.") from error
+            runs = isinstance(error.__cause__, urllib.error.HTTPError)
+            hint = "Start again once it answers." if runs else "Check the address, and that it is running."
+            raise TeacherError(f"{self.url} {error}. {hint}") from error
         described = {"dtype": "uint8", "max_batch": 64, "class_names": None, "input_size": None, **said}
         for name in ("classes", "max_batch"):
             self._require(_whole(described.get(name)), name, described.get(name), "a whole number of at least 1")
@@ -144,6 +150,7 @@ class Endpoint:
         if digest is None:
             about = {name: described[name] for name in ("classes", "class_names", "input_size", "dtype")}
             digest = hashlib.sha256(f"{self.url} {json.dumps(about, sort_keys=True)}".encode()).hexdigest()
+        self._outputs = described["outputs"]
         return {**described, "digest": digest}
 
     def _require(self, fits: bool, name: str, value: Any, expected: str) -> None:
@@ -157,18 +164,30 @@ class Endpoint:
         until = time.monotonic() + self.timeout
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
-                content = _read(response, until)
+                content = _read(response, until, _LARGEST_ANSWER)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused(error) from error
+                raise self._refused(error, until) from error
         except TimeoutError as error:
             raise NoAnswer(f"does not answer within {self.timeout:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 raise NoAnswer(f"does not answer within {self.timeout:g} s") from error
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                why = reason.verify_message.rstrip(".")
+                raise TeacherError(
+                    f"{self.url} shows a certificate that is not trusted ({why}). If it is your own, name its file in "
+                    "the environment variable SSL_CERT_FILE."
+                ) from error
             why = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-            raise NoAnswer(f"cannot be reached ({why})") from error
+            if isinstance(reason, ssl.SSLError) and reason.reason:
+                why = f"https failed: {reason.reason}"
+            raise NoAnswer(f"cannot be reached ({_shortened(why)})") from error
+        except http.client.IncompleteRead as error:
+            raise NoAnswer("breaks off in the middle of an answer") from error
+        except http.client.HTTPException as error:
+            raise NoAnswer(f"answers with what is no HTTP ({_shortened(str(error))})") from error
         except ValueError as error:  # of urllib; unquoted, because where it redirects to may hold a secret
             raise TeacherError(
                 f"{self.url} cannot be asked: it, or where it redirects to, is no address of a host. Check the address."
@@ -182,7 +201,7 @@ class Endpoint:
             raise TeacherError(f"{self.url} answers with {shown!r}, which is no JSON object; {_FORM}.")
         return answer
 
-    def _refused(self, error: urllib.error.HTTPError) -> Exception:
+    def _refused(self, error: urllib.error.HTTPError, until: float) -> Exception:
         if 300 <= error.code < 400:
             where = ""
             with contextlib.suppress(ValueError):
@@ -192,8 +211,10 @@ class Endpoint:
         if error.code in (401, 403):
             sent = "does not accept the key in" if self._headers else "wants a key; put it into"
             return TeacherError(f"{self.url} {sent} the environment variable {KEY_VARIABLE} ({error.code}).")
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
-            said = json.loads(error.read(_PIECE))["error"]
+        with contextlib.suppress(
+            OSError, http.client.HTTPException, TeacherError, ValueError, TypeError, LookupError, RecursionError
+        ):
+            said = json.loads(_read(error, until, _PIECE))["error"]
             said = f": {_shortened(said)}" if isinstance(said, str) else ""
             return self._of_status(error, said)
         return self._of_status(error, "")
@@ -255,17 +276,19 @@ def is_here(host: str) -> bool:
         return False
 
 
-def _read(response: Any, until: float) -> bytes:
+def _read(response: Any, until: float, largest: int) -> bytes:
     # Its length now, because some versions of Python count it down.
     pieces, size, expected = [], 0, response.length
+    if expected is not None and expected > largest:
+        raise TeacherError(f"{response.url} answers with {expected:,} bytes; at most {largest:,} are read.")
     # read1, because read would wait for a whole piece, however slowly it drips.
     while piece := response.read1(_PIECE):
         size += len(piece)
         pieces.append(piece)
         if time.monotonic() > until:
             raise TimeoutError
-        if size > _LARGEST_ANSWER:
-            raise TeacherError(f"{response.url} answers with more than {_LARGEST_ANSWER:,} bytes.")
+        if size > largest:
+            raise TeacherError(f"{response.url} answers with more than {largest:,} bytes; no more are read.")
     if expected is not None and size < expected:
         raise http.client.IncompleteRead(b"".join(pieces), expected - size)
     return b"".join(pieces)

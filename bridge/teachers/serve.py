@@ -224,7 +224,7 @@ def _runnable(folder: Any, card: Any) -> Callable[[np.ndarray], np.ndarray]:
     from bridge.teachers.engines import ENGINES
 
     reasons = []
-    for name in ("onnxruntime", "keras_safetensors", "keras_file", "torch_safetensors"):
+    for name in ("onnxruntime", "torch_safetensors", "keras_safetensors", "keras_file"):  # the quickest to start first
         why = ENGINES[name].missing(folder, card)
         if why is None:
             return ENGINES[name].load(folder, card)

@@ -13,6 +13,8 @@ from bridge.teachers.sources import LIBRARIES, source_of
 
 FOLDER_VARIABLE = "AIP_TEACHERS"
 DEFAULT_FOLDER = "teachers"
+STUDENT = "student"
+"""The folder of a run that its student is written to."""
 PUBLISHED_FOR = ("in1k", "k400")  # what the weights torchvision publishes were trained on: images, videos
 
 
@@ -72,11 +74,13 @@ def find_folder(
         places.insert(1, folder_for(dataset, given.name))
     for place in places:
         if place.is_dir():
+            if (place / "run.json").is_file() and (place / STUDENT / CARD_NAME).is_file():
+                raise TeacherError(f"{place} is a whole run; give its student: {place / STUDENT}")
             return place
-    where = (
-        f"There is no teacher {str(folder_or_name)!r}: no folder {', '.join(dict.fromkeys(map(str, places)))} (set "
-        f"{FOLDER_VARIABLE} to look elsewhere)."
-    )
+    looked = f"no folder {', '.join(dict.fromkeys(map(str, places)))} (set {FOLDER_VARIABLE} to look elsewhere)."
+    if given.name == STUDENT:
+        raise MissingTeacherError(f"There is no student {str(folder_or_name)!r}: {looked}", _advice_on_student(given))
+    where = f"There is no teacher {str(folder_or_name)!r}: {looked}"
     if given.as_posix().startswith(LIBRARIES):
         label = source_of(given.as_posix()).label
         raise MissingTeacherError(
@@ -98,3 +102,13 @@ def find_folder(
         f"{CARD_NAME} and weights there.",
         out,
     )
+
+
+def _advice_on_student(given: Path) -> str:
+    """How to come by the student of a run: the run is another one, or has not ended."""
+    run = given.parent
+    if (run / "run.json").is_file():
+        return f"{run} is a run that has not ended; it writes its student then: `distill --out {run} --resume`."
+    others = [str(card.parent) for card in sorted(run.parent.glob(f"*/{STUDENT}/{CARD_NAME}"))]
+    nearby = f" Beside it there are {', '.join(others[:3])}{' …' if len(others) > 3 else ''}." if others else ""
+    return f"`distill --out {run}` would write it there at its end.{nearby}"

@@ -112,6 +112,23 @@ def test_units_are_found_by_number_and_by_name() -> None:
     assert found(units="1", channels="conv1:0,conv1:3") == [(None, 1), ("conv1", 0), ("conv1", 3)]
 
 
+def test_classes_are_shown_under_the_names_they_have_and_the_exact_one_is_found_first() -> None:
+    names = ["a b", "a_b", "$x$", "n01440764", "", "_silence_", *"ghij"]
+    readable = class_names(a_network(class_names=names), None) or []
+    assert readable[:3] + readable[4:] == names[:3] + names[4:]  # and of WordNet in words, where timm is there
+
+    def found(units: str) -> list[tuple[int, str]]:
+        return [
+            (one.index, one.label) for one in units_of(VisualizeConfig(model="x", units=units), [a_network()], names)
+        ]
+
+    assert found("a_b,a b,A_B") == [(1, "a_b"), (0, "a b"), (0, "a b")]
+    assert found("$X$,silence ") == [(2, "$x$"), (5, "_silence_")]
+    picture = np.zeros((8, 8, 3), np.uint8)
+    titles = ["$x$ $\\frac$", "", "two\nlines", "日本 <b>"]
+    assert neuron_grid_for_report([[picture] * 4], titles, [titles]).startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -198,3 +198,8 @@ def test_a_line_without_a_teacher_or_with_two_sources_is_refused() -> None:
         check_inspect(InspectConfig())
     with pytest.raises(ConfigError, match="one of them"):
         check_inspect(InspectConfig(teacher="t", image="a", audio="b"))
+
+
+def test_no_views_at_all_are_refused(view_set):
+    with pytest.raises(ConfigError, match=r"views \(=0\) must be at least 1"):
+        inspect(sound, view_set, views=0)

@@ -6,6 +6,9 @@ import contextlib
 import io
 import json
 import os
+import shutil
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -78,6 +81,24 @@ def saying(*replies, description=None):
             pass
 
     with running(HTTPServer(("127.0.0.1", 0), Handler)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def raw(content):
+    """An endpoint that sends these bytes, whatever it is asked."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                self.request.recv(1 << 16)
+                self.wfile.write(content)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
+    with running(server) as url:
         yield url
 
 
@@ -265,7 +286,14 @@ BAD = {
     "a list": (b"[1, 2]", "no JSON object"),
     "other words": (b'{"result": [1, 2]}', "answers with 'result'.*expected"),
     "words": (b'{"labels": ["cat", "dog"]}', "no numbers"),
-    "ragged rows": (b'{"probabilities": [[1], [0, 1]]}', "no numbers"),
+    "ragged rows": (b'{"labels": [[1], [0, 1]]}', "no numbers"),
+    "another kind": (
+        b'{"probabilities": [[1, 0], [0, 1]]}',
+        "describes its answers as labels, and gives probabilities",
+    ),
+    "no number": (b'{"labels": [NaN, 1]}', "the label nan"),
+    "too many": (b'{"labels": [1, 2, 3]}', r"shape \[3\] for 2 images"),
+    "beyond 64 bits": (b'{"labels": [1%0100d, 1]}' % 0, "no numbers"),
     "too few": (b'{"labels": [1]}', r"shape \[1\] for 2 images"),
     "out of range": (b'{"labels": [1, 5]}', "the label 5; it has 5 classes, numbered from 0 to 4"),
     "negative": (b'{"labels": [-1, 0]}', "the label -1"),
@@ -324,12 +352,86 @@ def test_the_slow_and_the_absent_are_told_apart():
         asked.scores(pictures(1), "labels", 5)
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"[1]", b'{"detail": "no"}', b'{"error": {"code": 1}}', b"[" * 60_000, bytes(99_999)], ids=len
+)
+def test_whatever_an_error_holds_its_status_is_told(body):
+    with saying((502, {}, body)) as url, pytest.raises(NoAnswer, match=r"^answers 502 \(Bad Gateway\)$"):
+        Endpoint(url)(pictures(2))
+    with saying((404, {}, body)) as url, pytest.raises(TeacherError, match=r"with 404 \(Not Found\)\.$"):
+        Endpoint(url)(pictures(2))
+
+
+def test_an_error_that_drips_holds_nobody_up():
+    with saying((500, {}, b'{"error": "' + bytes(400), 0.05)) as url:
+        began = time.monotonic()
+        with pytest.raises(NoAnswer, match="answers 500"):
+            Endpoint(url, timeout=0.2)(pictures(2))
+        assert time.monotonic() - began < 3
+
+
+def test_who_is_busy_at_first_is_not_taken_for_a_wrong_address():
+    busy = (429, {"Retry-After": "7"}, b'{"error": "slow\\ndown"}')
+    with saying(busy, description=busy) as url, pytest.raises(TeacherError) as caught:
+        behind(url)
+    assert str(caught.value) == f"{url} answers 429 (Too Many Requests): slow down. Start again once it answers."
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_a_huge_answer_is_not_read(length, monkeypatch):
+    monkeypatch.setattr("bridge.teachers.remote._LARGEST_ANSWER", 100_000)
+    body = b'{"labels": [0' + b",0" * 100_000 + b"]}"
+    with raw(
+        b"HTTP/1.0 200 OK\r\n" + (b"Content-Length: %d\r\n" % len(body) if length else b"") + b"\r\n" + body
+    ) as url:
+        words = "answers with 200,015 bytes; at most 100,000" if length else "answers with more than 100,000 bytes"
+        with pytest.raises(TeacherError, match=words):
+            Endpoint(url)(pictures(2))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x00\xff" * 50 + b"\r\n\r\n", b"HTTP/1.0 200 OK\r\nX: " + b"a" * 99_999],
+    ids=len,
+)
+def test_what_speaks_no_http_is_told_apart_from_who_is_absent(what):
+    with (
+        raw(what) as url,
+        pytest.raises(TeacherError, match=r"answers with what is no HTTP .* Check the address") as caught,
+    ):
+        behind(url)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_that_nobody_signed_is_named_at_once(tmp_path, monkeypatch):
+    own = tmp_path / "own.pem"
+    line = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -subj /CN=127.0.0.1"
+    line += f" -addext subjectAltName=IP:127.0.0.1 -keyout {own} -out {tmp_path / 'part.pem'}"
+    subprocess.run(line.split(), check=True, capture_output=True)
+    own.write_text(own.read_text() + (tmp_path / "part.pem").read_text())
+    server = server_of(brightness, DESCRIPTION)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with serving(brightness) as plain, pytest.raises(TeacherError, match="https failed: WRONG_VERSION_NUMBER"):
+        behind(plain.replace("http://", "https://"))
+    with running(server) as plain:
+        url = plain.replace("http://", "https://")
+        with pytest.raises(TeacherError, match=r"certificate that is not trusted .*self.signed.*SSL_CERT_FILE"):
+            behind(url)
+        with pytest.raises(TeacherError, match="Check the address"):
+            behind(plain)
+        monkeypatch.setenv("SSL_CERT_FILE", str(own))
+        assert behind(url)[0].scores(pictures(1), "labels", 5).shape == (1, 5)
+
+
 def test_an_answer_that_is_cut_short_may_come_another_time():
     fine = b'{"labels": [1, 2]}'
     # The first length is a lie: the connection ends before.
     with saying((200, {"Content-Length": "30"}, fine), (200, {}, fine)) as url:
         asked = Asked(Endpoint(url), name=url, wait=0.01)
-        with pytest.warns(RuntimeWarning, match="IncompleteRead"):
+        with pytest.warns(RuntimeWarning, match="breaks off in the middle of an answer"):
             np.testing.assert_array_equal(asked.scores(pictures(2), "labels", 5), one_hot([1, 2]))
 
 

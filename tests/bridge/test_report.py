@@ -146,6 +146,15 @@ def test_texts_from_outside_are_escaped(tmp_path):
     assert HOSTILE in page.text
 
 
+def test_rows_that_do_not_apply_are_left_out(tmp_path):
+    result = {"student_top1": None, "frames": None, "rate": None}
+    page, _ = report(tmp_path, result=result)
+    assert "Student: first guess right" in page.text
+    assert "Frames of a clip" not in page.text and "Samples per second" not in page.text
+    page, _ = report(tmp_path, result={**result, "frames": 4, "rate": 16_000})
+    assert "Frames of a clip" in page.text and "Samples per second" in page.text
+
+
 def test_a_report_of_almost_nothing_is_still_a_report(tmp_path):
     page, _ = report(tmp_path, summary=[], config={}, metrics=[], result={}, views={})
     assert "histogram" not in page.ids and "confusion" not in page.ids

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import RunError
 from bridge.files import atomic_write, json_text, plain, sha256_file
-from bridge.runs import RESULT_KEYS, RunFolder, read_metrics
+from bridge.runs import RESULT_KEYS, RunFolder, read_metrics, saved_in
 from bridge.states import StateStore
 
 CONFIG = {"steps": 600, "recipe": {"size": (8, 8), "image": Path("china.jpg")}, "rate": np.float32(0.5)}
@@ -321,6 +321,17 @@ def test_resume_before_the_first_state_begins_at_step_zero(tmp_path):
     with start(tmp_path, resume=True) as run:
         assert run.load_state() is None
         assert run.metrics() == []
+
+
+def test_what_is_said_after_an_interrupt_is_true(tmp_path):
+    assert "start again with the same line" in saved_in(tmp_path / "missing")
+    with start(tmp_path / "run") as run:
+        assert "no step is saved" in saved_in(run.path) and "--resume begins at step 0" in saved_in(run.path)
+        run.save_state(7, {"a": np.zeros(2)})
+        assert "Saved up to step 7" in saved_in(run.path)
+    with start(tmp_path / "sweep") as run:
+        (run.path / "runs").mkdir()
+        assert "finished runs stay" in saved_in(run.path)
 
 
 def test_resume_refuses_a_changed_fingerprint_and_names_both_values(tmp_path):

@@ -85,7 +85,7 @@ def test_ascent_raises_what_is_asked_for_and_a_seed_makes_one_picture(backend: s
 
 def test_channels_and_photographs_are_drawn_alike(folder: str, tmp_path) -> None:
     pictures = {}
-    layer = next(name for name, width in BACKENDS["torch_aip"].Inspected(folder).layers().items() if "conv" in name)
+    layer = next(name for name, width in BACKENDS["torch_aip"].inspected(folder).layers().items() if "conv" in name)
     for backend in BACKENDS:
         _, units = drawn(
             backend, tmp_path / backend, model=folder, channels=f"{layer}:1", image_size=20, steps=6,
@@ -100,7 +100,7 @@ def test_channels_and_photographs_are_drawn_alike(folder: str, tmp_path) -> None
 def test_both_look_at_the_same_places(folder: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     for classes in (None, [1, 2]):
-        (a, scores), (b, same) = (module.Inspected(folder).maps(images, classes) for module in BACKENDS.values())
+        (a, scores), (b, same) = (module.inspected(folder).maps(images, classes) for module in BACKENDS.values())
         np.testing.assert_allclose(scores, same, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(a.max(), 1e-3))
         assert a.shape[0] == 2 and a.min() >= 0

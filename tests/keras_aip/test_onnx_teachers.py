@@ -18,9 +18,11 @@ import tensorflow as tf
 
 import keras_aip
 from bridge.errors import TeacherError
+from bridge.insight.neurons import Ascent, Canvas, Unit
 from bridge.teachers import Card
 from keras_aip.cli import main
 from keras_aip.export import to_onnx
+from keras_aip.visualize import inspected
 from tests.conftest import ROOT
 
 if importlib.util.find_spec("onnx2tf") is None:  # found, not imported: that would choose Keras 2 for all tests
@@ -119,6 +121,16 @@ def test_the_converted_teacher_says_what_the_native_one_says(both, crossed):
         images = tf.Variable(pixels())
         loss = tf.reduce_sum(other(images))
     assert tape.gradient(loss, images) is None
+
+
+def test_what_its_classes_like_best_is_drawn_as_of_the_native_one(both, crossed):
+    ascent = Ascent(4, 0.1, 0.06, 0.1, 0, Canvas(SIDE, SIDE, level=0.7), (SIDE, SIDE))
+    native, found = (inspected(str(folder)).maximise([Unit(1), Unit(5)], ascent, print) for folder in (both, crossed))
+    assert (found.after > found.before + 0.1).all()
+    np.testing.assert_allclose(found.after, native.after, rtol=1e-2)
+    assert np.abs(found.pictures.astype(int) - native.pictures).mean() < 1
+    with pytest.raises(TeacherError, match="show their layers to PyTorch alone"):
+        inspected(str(crossed)).maps(np.zeros((1, SIDE, SIDE, 3), np.uint8), None)
 
 
 def test_the_native_form_comes_first_and_any_can_be_asked_for(both, crossed):

@@ -15,7 +15,8 @@ import tensorflow as tf
 from bridge.errors import TeacherError
 from bridge.teachers import Card, refuse_code
 from keras_aip import models
-from keras_aip.teachers import Teacher, load_model, load_teacher, save_teacher
+from keras_aip.teacher import Teacher
+from keras_aip.teachers import load_model, load_teacher, save_teacher
 
 
 @keras.saving.register_keras_serializable(package="aip_tests")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,27 @@ def test_a_sweep_runs_distillations_of_this_backend(teacher, tmp_path, capsys):
     assert (out / "runs" / "loss=kl_seed=0" / "student" / "card.json").exists()
     wrong = [item.replace("loss=kl", "loss=kll").replace(str(out), str(tmp_path / "t")) for item in line]
     assert "Did you mean 'kl'" in error_of(capsys, *wrong)
+
+
+def test_options_of_a_sweeps_runs_are_pointed_to_where_they_belong(teacher, capsys):
+    said = error_of(capsys, "sweep", "--teacher", teacher, "--image", "sklearn:china.jpg", "--temperature", "4")
+    assert "--set temperature=4 for all of them, or --vary temperature=4,…" in said
+
+
+def test_a_result_without_a_folder_is_refused_before_it_is_measured(teacher, tmp_path, capsys):
+    out = tmp_path / "missing" / "result.json"
+    assert f"there is no folder {out.parent}" in error_of(capsys, "evaluate", "--model", teacher, "--out", out)
+
+
+def test_a_run_that_stopped_before_its_first_state_begins_again_and_says_so(teacher, tmp_path, capsys):
+    line = distil(teacher, tmp_path / "run")
+    assert main(line) == 0
+    for path in ((tmp_path / "run" / "state"), (tmp_path / "run" / "student")):
+        shutil.rmtree(path)
+    (tmp_path / "run" / "result.json").unlink()
+    capsys.readouterr()
+    assert main([*line, "--resume"]) == 0
+    assert "stopped before an epoch was complete: beginning at step 0" in capsys.readouterr().out
 
 
 # -- killed and resumed -----------------------------------------------------------------------------------------------
