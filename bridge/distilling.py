@@ -160,9 +160,11 @@ def finish(
             np.mean(votes == _votes(backend, exact, view_set, config.smoke))
         )
     steps = config.epochs * prepared.steps
+    stored = None if config.store_teacher is None else prepared.steps * config.batch_size
     result = {
-        **measured, "views": steps * config.batch_size, "steps": steps, "seconds": round(run.seconds, 2),
-        "source": view_set.source.name, "seed": config.seed, "student": config.student, "teacher": config.teacher,
+        **measured, "views": steps * config.batch_size, "stored_views": stored, "steps": steps,
+        "seconds": round(run.seconds, 2), "source": view_set.source.name, "seed": config.seed,
+        "student": config.student, "teacher": config.teacher,
         "parameters": card.parameters, "classes": teacher.classes, "frames": prepared.made_for.get("frames"),
         "rate": prepared.made_for.get("rate"),
     }  # fmt: skip
@@ -243,8 +245,11 @@ def summary_of(result: Mapping[str, Any]) -> list[str]:
     """What happened, in words a newcomer understands."""
     frames, what = result.get("frames"), _what(result)
     saw = f"clips of {frames} frames, made" if frames else "views"
+    stored, labelled = result.get("stored_views"), "each labelled by the teacher"
+    if stored:
+        labelled = f"each labelled once by the teacher and shown {result['views'] // stored:,} times"
     lines = [
-        f"The student saw {result['views']:,} {saw} of {result['source']}, each labelled by the teacher, "
+        f"The student saw {stored or result['views']:,} {saw} of {result['source']}, {labelled}, "
         f"and nothing else: no real {what} and no label."
     ]
     if result["student_top1"] is not None:

@@ -64,6 +64,7 @@ _WORDS = {
     "student": "Student",
     "teacher": "Teacher",
     "views": "{Views} {seen} in training",
+    "stored_views": "Different ones, each labelled once",
     "steps": "Training steps",
     "seconds": "Time",
     "seed": "Seed",
@@ -73,8 +74,8 @@ _WORDS = {
     "frames": "Frames of a clip",
     "rate": "Samples per second",
 }
-_OF_SOME = ("frames", "rate")
-"""Rows left out where there are none: of clips, of sounds."""
+_OF_SOME = ("stored_views", "frames", "rate")
+"""Rows left out where there are none: of stored answers, of clips, of sounds."""
 
 
 def write_report(
