@@ -34,11 +34,17 @@ from bridge.datum.sources import load_source
 from bridge.insight.measures import MEASURES
 
 TASKS: dict[str, list[str]] = {
-    "digits": ["--preset", "fast-digits", "--epochs", "6", "--steps-per-epoch", "100"],
-    "cifar10": ["--preset", "fast-cifar10", "--epochs", "6", "--steps-per-epoch", "100"],
+    "digits": ["--preset", "fast-digits", "--steps-per-epoch", "100"],
+    "cifar10": [
+        *("--preset", "fast-cifar10", "--steps-per-epoch", "100"),
+        *("--teacher-dtype", "bfloat16", "--student-dtype", "mixed_bfloat16"),
+    ],
 }
 """Options of `distill`; `--epochs` comes behind them. The recipe of both is said to `score` too."""
 RECIPES = {"digits": "steady", "cifar10": "cifar"}
+EPOCHS = {"digits": 2, "cifar10": 6}
+"""With 6 most photographs give 100 % of the digits."""
+PROGRAMS = {"digits": "torch_aip", "cifar10": "keras_aip"}
 NAMED = ("sklearn:china.jpg", "sklearn:flower.jpg", "control:noise", "control:constant")
 # Those in scikit-image's own folder, which need no download; text and textures among them.
 OF_SKIMAGE = (
@@ -169,6 +175,7 @@ def picture(rows: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[s
         panel.set_title(f"ρ = {told['rho']:.2f} [{told['low']:.2f}, {told['high']:.2f}]{tie}", fontsize=9)
         panel.set_xlabel(MEASURES[key].label, fontsize=9)
         panel.grid(alpha=0.3)
+        panel.margins(x=0.18)  # for the names
     for panel in panels[len(found) :]:
         panel.set_axis_off()
     figure.supylabel("student's top-1 accuracy, validation [%]", fontsize=10)
@@ -181,19 +188,19 @@ def picture(rows: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default="digits", choices=list(TASKS))
-    parser.add_argument("--program", default="torch_aip", choices=["keras_aip", "torch_aip"])
+    parser.add_argument("--program", choices=["keras_aip", "torch_aip"], help=f"else {PROGRAMS}")
     parser.add_argument("--teacher", type=Path, help="a folder; of digits trained here if there is none")
     parser.add_argument("--data-dir", type=Path, help="where cifar10 lies")
     parser.add_argument("--student", help="another one than the preset's")
-    parser.add_argument(
-        "--epochs", type=int, default=2, help="of 100 steps; with 6 most photographs give 100 %% of the digits"
-    )
+    parser.add_argument("--epochs", type=int, help=f"of 100 steps; else {EPOCHS}")
     parser.add_argument("--views", type=int, default=2048, help="that are scored of each source")
     parser.add_argument("--only", nargs="+", help="names of sources, to try it")
     parser.add_argument("--at-most", type=int, default=-1, help="students in this run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder")
     arguments = parser.parse_args()
+    arguments.program = arguments.program or PROGRAMS[arguments.task]
+    arguments.epochs = arguments.epochs or EPOCHS[arguments.task]
     folder = arguments.out.absolute()
     given = sources(folder / "sources")
     if arguments.only:
