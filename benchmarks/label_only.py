@@ -4,8 +4,8 @@
 
 Handwritten digits and one photograph; both clones of a seed ask an address of this machine about equally many views.
 Every clone that asks for labels is killed (SIGKILL) while it asks, and resumed; the service counts what it was asked.
-Each seed is one call of examples/label_only.py on one thread; what is finished in --out is not done again. Results go
-to benchmarks/results/label_only.json.
+Each seed is one call of examples/label_only.py on one thread. What is finished in --out is not done again, and refused
+if it was made with other options; a half-finished seed is begun anew. Results go to benchmarks/results/label_only.json.
 
 The views were chosen on the validation split (297 images, PyTorch, seed 0), for 3,200 labels: jittered ones (recipe
 "cifar") with CutMix 99.0 %; of steady ones with CutMix 88.6 %, unmixed 78.1 %, with MixUp 60.6 %.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +23,29 @@ from typing import Any
 
 from common import ROOT, machine, summary, write_results
 
+from bridge.folders import differences
+from bridge.teachers.card import Card
+
+OUTPUTS = ("labels", "probabilities")
 KEPT = ("student_top1", "agreement", "teacher_top1", "n", "answered", "asked_again")
 
 
-def of_seed(seed: int, folder: Path, options: list[str]) -> dict[str, dict[str, Any]]:
-    """Results of both clones, which are made if they are not there."""
+def of_seed(seed: int, folder: Path, teacher: Path, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Results of both clones, which are made if they are not there; ends the program if they were made otherwise."""
     out = folder / f"seed_{seed}"
+    asked = {**options, "teacher": Card.load(teacher).digest}
     if not (out / "label_only.json").is_file():
-        line = [sys.executable, ROOT / "examples" / "label_only.py", *options, "--seed", str(seed), "--out", out]
-        subprocess.run(line, check=True, cwd=ROOT)
+        for outputs in OUTPUTS:
+            shutil.rmtree(out / outputs, ignore_errors=True)
+        write_results(out / "options.json", asked)
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        line = [sys.executable, ROOT / "examples" / "label_only.py", *words, "--teacher", teacher]
+        subprocess.run([*line, "--seed", str(seed), "--out", out], check=True, cwd=ROOT)
+    made = json.loads((out / "options.json").read_text()) if (out / "options.json").is_file() else {}
+    if changed := differences(made, asked):
+        sys.exit(f"{out} was made with other options: {', '.join(changed)}. Give the same, or choose another --out.")
     told = json.loads((out / "label_only.json").read_text())
-    return {outputs: {key: result[key] for key in KEPT} for outputs, result in told.items()}
+    return {outputs: {key: told[outputs][key] for key in KEPT} for outputs in OUTPUTS}
 
 
 def main() -> None:
@@ -53,10 +66,9 @@ def main() -> None:
         subprocess.run([*line, "--out", teacher], check=True, cwd=ROOT)
     options = {"program": arguments.program, "queries": arguments.queries, "epochs": arguments.epochs}
     options |= {"split": arguments.split, "threads": 1}
-    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    rows = [of_seed(seed, folder, [*words, "--teacher", str(teacher)]) for seed in range(arguments.seeds)]
+    rows = [of_seed(seed, folder, teacher, options) for seed in range(arguments.seeds)]
     found: dict[str, Any] = {}
-    for outputs in ("labels", "probabilities"):
+    for outputs in OUTPUTS:
         found[outputs] = {
             key: summary([row[outputs][key] for row in rows])
             for key in ("student_top1", "agreement", "answered", "asked_again")

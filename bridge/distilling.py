@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,8 +136,9 @@ def finish(
     source = f"distilled from {view_set.source.name} alone"
     backend.save_teacher(student, folder, class_names=teacher.class_names, source=source)
     pixels = samples_of(test)  # decoded as they are asked for
+    print(f"measuring student and teacher on {test.name}", file=sys.stderr, flush=True)
     answers = backend.predict_all([student, teacher], pixels)
-    measured = scored(test, *answers)
+    measured = scored(test, *answers, teacher_labels=teacher.outputs == "labels")
     measured["student_top1_recalibrated"] = None
     if test.labels is not None:
         with backend.recalibrated(student, _fresh(backend, view_set, config.smoke)) as again:
@@ -163,6 +166,7 @@ def finish(
     stored = None if config.store_teacher is None else prepared.steps * config.batch_size
     result = {
         **measured, "views": steps * config.batch_size, "stored_views": stored, "steps": steps,
+        "questions": None if teacher.asked is None else teacher.asked.spent,
         "seconds": round(run.seconds, 2), "source": view_set.source.name, "seed": config.seed,
         "student": config.student, "teacher": config.teacher,
         "parameters": card.parameters, "classes": teacher.classes, "frames": prepared.made_for.get("frames"),
@@ -218,10 +222,15 @@ def _neurons(
     def student() -> Any:
         return backend.inspected(backend.load_teacher(str(run.path / "student")), "the student", size)
 
-    return neurons_of_run(
-        (lambda: backend.inspected(teacher, "the teacher", size), student),
-        names if len(names) == classes else None, np.bincount(votes, minlength=classes), config.seed, run.seconds,
-    )  # fmt: skip
+    try:
+        return neurons_of_run(
+            (lambda: backend.inspected(teacher, "the teacher", size), student),
+            names if len(names) == classes else None, np.bincount(votes, minlength=classes), config.seed, run.seconds,
+        )  # fmt: skip
+    except Exception as error:  # a mistake of ours must not cost the result, which is written last
+        said = f"Not drawn: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        warnings.warn(f"Neurons for the report: {said}", stacklevel=2)
+        return RunNeurons(None, said)
 
 
 def _votes(backend: Backend, teacher: Any, view_set: CountedSet, few: bool) -> np.ndarray:
@@ -259,6 +268,10 @@ def summary_of(result: Mapping[str, Any]) -> list[str]:
             f"{1 / result['classes']:.1%}."
         )
     lines.append(f"Student and teacher give the same answer on {result['agreement']:.1%} of the {what}s.")
+    if result.get("questions") is not None:
+        lines.append(
+            f"In all the teacher was asked about {result['questions']:,} {what}s, those of the test among them."
+        )
     return lines
 
 

@@ -143,7 +143,9 @@ def usable_rows(data: AnyData, stacklevel: int = 2) -> np.ndarray:
     return readable_rows(data, stacklevel + 1)
 
 
-def scored(data: AnyData, answers: np.ndarray, teacher_answers: np.ndarray | None = None) -> dict[str, Any]:
+def scored(
+    data: AnyData, answers: np.ndarray, teacher_answers: np.ndarray | None = None, *, teacher_labels: bool = False
+) -> dict[str, Any]:
     """What `evaluate` gives, out of the answers on all images, videos or sounds of a set.
 
     What could not be decoded is left out, with a warning.
@@ -152,6 +154,7 @@ def scored(data: AnyData, answers: np.ndarray, teacher_answers: np.ndarray | Non
         data: all of whose pixels or samples have been asked for.
         answers: of the model, in log space [n, classes].
         teacher_answers: likewise.
+        teacher_labels: they name a class and nothing else, so that there are neither further guesses nor a KL.
 
     Raises:
         DatasetError: nothing could be decoded.
@@ -161,4 +164,6 @@ def scored(data: AnyData, answers: np.ndarray, teacher_answers: np.ndarray | Non
     rows = usable_rows(data, 3)
     labels = None if data.labels is None else data.labels[rows]
     figures = evaluate_logits(answers[rows], labels, None if teacher_answers is None else teacher_answers[rows])
+    if teacher_labels:
+        figures |= {"teacher_top5": None, "kl": None}
     return {**figures, "dataset": data.name, "n": len(rows)}

@@ -344,6 +344,11 @@ def check_arguments(architecture: str, arguments: Iterable[str], common: Iterabl
         everything = (*common, *own)
         raise ConfigError(
             f"{architecture} takes {', '.join(everything)}, not {', '.join(unknown)}.{hint(unknown[0], everything)}"
+            + (
+                " A preset's width goes by --student-width None, of a teacher --width None."
+                if "width" in unknown
+                else ""
+            )
         )
 
 

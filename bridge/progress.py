@@ -74,6 +74,7 @@ class StepProgress:
         self._total, self._first, self._done = epochs * steps_per_epoch, first_step, first_step
         self._bar: Any = None
         self._note = ""
+        self._compiled = False
 
     def start(self) -> None:
         """Begin to count time."""
@@ -100,6 +101,9 @@ class StepProgress:
         """
         self._done = done
         self._note = self._note if note is None else note
+        if not self._compiled and done < self._total:  # the first of them take as long as hundreds of others
+            self._compiled, self._first, self._started = True, done, time.monotonic()
+            return
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=f"{self._rate():,.0f}/s  {self._note}")
         elif time.monotonic() - self._said > 10 or done >= self._total:

@@ -22,7 +22,7 @@ def recipe_of(options: ViewOptions, sizes: Mapping[str, Any]) -> AnyRecipe:
     """How the views are made that options ask for.
 
     Args:
-        options: with `recipe`, `without` and, of clips, `motion`.
+        options: with `recipe`, `without`, `patches` and, of clips, `motion`.
         sizes: of sounds rate and samples; else image_size, and of clips frames.
 
     Raises:
@@ -35,6 +35,7 @@ def recipe_of(options: ViewOptions, sizes: Mapping[str, Any]) -> AnyRecipe:
         made = video_recipe(options.recipe, sizes["image_size"], sizes["frames"], options.motion)
     else:
         made = recipe(options.recipe, sizes["image_size"])
+        made = made.for_patches() if options.patches else made
     return made if options.without is None else leave_out(made, options.without)
 
 

@@ -65,6 +65,7 @@ _WORDS = {
     "teacher": "Teacher",
     "views": "{Views} {seen} in training",
     "stored_views": "Different ones, each labelled once",
+    "questions": "Asked of the teacher in all",
     "steps": "Training steps",
     "seconds": "Time",
     "seed": "Seed",
@@ -74,8 +75,8 @@ _WORDS = {
     "frames": "Frames of a clip",
     "rate": "Samples per second",
 }
-_OF_SOME = ("stored_views", "frames", "rate")
-"""Rows left out where there are none: of stored answers, of clips, of sounds."""
+_OF_SOME = ("stored_views", "questions", "frames", "rate")
+"""Rows left out where there are none: of stored answers, of services, of clips, of sounds."""
 
 
 def write_report(

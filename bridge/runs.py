@@ -39,6 +39,8 @@ RESULT_KEYS = (
     "teacher",
 )
 _RUN_FORMAT = 1
+_BEGUN: set[Path] = set()
+"""The folders of the runs that this process has begun, or follows."""
 
 
 class RunFolder:
@@ -103,6 +105,7 @@ class RunFolder:
                     _compare(path, fingerprint, environment)
                 else:
                     _refuse_content(path)
+                    _BEGUN.add(path.absolute())
                     atomic_write(
                         path / "run.json",
                         json_text({"format": _RUN_FORMAT, "fingerprint": fingerprint, "environment": environment}),
@@ -223,6 +226,7 @@ class FollowedRun:
         self.path = Path(path)
         if self.result is not None and not resume:
             raise RunError(f"{self.path} already holds a run; add --resume to continue or choose another --out.")
+        _BEGUN.add(self.path.absolute())
 
     def __enter__(self) -> FollowedRun:
         return self
@@ -244,11 +248,20 @@ class FollowedRun:
         return StateStore(self.path / "state").load()
 
 
-def saved_in(path: str | Path) -> str:
-    """What an interrupted run or sweep has left in its folder, and how to go on, in a sentence."""
+def saved_in(path: str | Path, resume: bool = False) -> str:
+    """What an interrupted run or sweep has left in its folder, and how to go on, in a sentence.
+
+    Args:
+        path: Its folder.
+        resume: Whether it was to go on with what is there. Else a run that this process did not begin is another one.
+    """
     path = Path(path)
     if not (path / "run.json").is_file():
+        if resume:
+            return f"{path} holds no run to resume: check --out, or leave out --resume to start a new run."
         return "Nothing was begun yet: start again with the same line."
+    if not resume and path.absolute() not in _BEGUN:
+        return f"Nothing was begun yet, and {path} already holds a run: choose another --out, or --resume that one."
     if (path / "runs").is_dir():  # a sweep, each of whose runs keeps its own states
         return "Continue with the same line and --resume: finished runs stay as they are."
     steps = StateStore(path / "state").steps()

@@ -21,6 +21,10 @@ from bridge.presets import PRESETS, Preset, preset_options
 
 PROGRAMS = {"bridge": "aip-bridge", "keras_aip": "keras-aip", "torch_aip": "torch-aip"}
 """Module → script."""
+_FRAMEWORKS = {
+    "torch": "`pip install -r requirements/torch.txt`, or `make test`, which installs all",
+    "tensorflow": "`pip install -r requirements/keras3.txt`, or `make test`, which installs all",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Command:
         smoke: what `--smoke` sets.
         aliases: further spellings of options, such as the reference's; flags that one sets besides stand before it.
         of_each: the dataclass of the options of every run, where this command makes many and takes theirs by `--set`.
-        writes_file: `--out` is a file, in a folder that exists.
+        writes_file: `--out` is a file, in a folder that exists; else a folder.
     """
 
     config: type
@@ -119,7 +123,8 @@ def parse(program: str, name: str, command: Command, arguments: Sequence[str]) -
 def quiet_start() -> Iterator[None]:
     """When one of our programs runs, hide what a framework's native code logs while it is imported or compiles.
 
-    From then on Ctrl-C ends the program without a traceback also where `main` is not there yet to catch it.
+    From then on Ctrl-C, or a framework that is missing, ends the program without a traceback also where `main` is not
+    there yet to catch it.
 
     Those lines (missing drivers, instruction sets) are written past Python and its log levels, before anything can be
     set. If the import fails they are shown; with AIP_DEBUG set, always. In a user's own process nothing is hidden.
@@ -128,7 +133,7 @@ def quiet_start() -> Iterator[None]:
     if program is None or os.environ.get("AIP_DEBUG"):
         yield
         return
-    _quiet_interrupt(program)
+    _quiet_end(program)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -147,8 +152,12 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def _quiet_interrupt(program: str) -> None:
+def _quiet_end(program: str) -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        framework = error.name if isinstance(error, ModuleNotFoundError) else None
+        if framework in _FRAMEWORKS:
+            print(f"{program}: {framework} is not installed here: {_FRAMEWORKS[framework]}.", file=sys.stderr)
+            sys.exit(2)
         if not issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, error, trace)
             return
@@ -172,6 +181,10 @@ def _check_out(command: Command, config: Any) -> None:
     if out is None:
         return
     path = Path(out).absolute()
+    # Not for `convert`, which writes the one or the other, as its --to says, and refuses the wrong one itself.
+    if path.exists() and path.is_dir() == command.writes_file and not hasattr(config, "to"):
+        kinds = "a folder; expected a file" if command.writes_file else "a file; expected a folder"
+        raise ConfigError(f"--out {out} is {kinds}, or a name that is free. Choose another --out.")
     if command.writes_file and not path.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no folder {Path(out).parent}. Make it, or choose another --out.")
     place = next(place for place in (path, *path.parents) if os.path.exists(place))
@@ -190,7 +203,7 @@ def _going_on(config: Any) -> list[str]:
         return []
     from bridge.runs import saved_in
 
-    return [saved_in(config.out)]
+    return [saved_in(config.out, config.resume)]
 
 
 def _refuse_options_of_each(name: str, arguments: Sequence[str], config: Any, of_each: type) -> None:
@@ -202,10 +215,13 @@ def _refuse_options_of_each(name: str, arguments: Sequence[str], config: Any, of
         if option.startswith("--") and key not in own and key in {field.name for field in fields(of_each)}:
             value = _value_of(option, arguments)
             value = "VALUE" if value is None or value.startswith("--") else value
-            raise ConfigError(
-                f"{option} is an option of the runs, not of {name}: give --set {key}={value} for all of them, or "
-                f"--vary {key}={value},… to try several. Both take more options, side by side."
+            ways = (
+                f"--set {key}={value} for all of them, or --vary {key}={value},… to try several. Both take more "
+                "options, side by side."
             )
+            if key == "seed":  # which --vary refuses
+                ways = f"--seeds COUNT for several, and --set seed={value} if they are not to begin at 0."
+            raise ConfigError(f"{option} is an option of the runs, not of {name}: give {ways}")
 
 
 def _plain_spelling(argument: str, aliases: Mapping[str, str]) -> list[str]:

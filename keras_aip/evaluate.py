@@ -92,7 +92,8 @@ def evaluate(
     for who, judged in (("model", model), ("teacher", teacher)):
         check_kind(data, who, _known(_input_size(judged)))
         _check_size(data, who, judged)
-    return scored(data, *predict_all([model] if teacher is None else [model, teacher], samples_of(data), batch_size))
+    answers = predict_all([model] if teacher is None else [model, teacher], samples_of(data), batch_size)
+    return scored(data, *answers, teacher_labels=teacher is not None and teacher.outputs == "labels")
 
 
 def _loaded(model: Any, dataset: str, split: str, data_dir: str | None) -> Labelled | LabelledSounds:

@@ -205,7 +205,8 @@ class Teacher:
         try:
             tf.function(self.scores, autograph=False).get_concrete_function(tf.TensorSpec(images.shape, tf.float32))
         except (NotImplementedError, AttributeError, TypeError) as error:
-            if "symbolic" not in str(error).lower():  # what Python and NumPy call the images of a graph
+            # What Python and NumPy call the images of a graph; and what those say who are indexed by a list.
+            if not any(word in str(error).lower() for word in ("symbolic", "valid indices")):
                 raise
             if self._mean is not None:
                 raise TeacherError(

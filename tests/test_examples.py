@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from bridge.teachers.card import Card
 from tests.conftest import ROOT
 
 
@@ -198,7 +199,7 @@ def test_a_service_that_tells_labels_is_cloned_killed_and_resumed(tmp_path):
     told = json.loads((out / "label_only.json").read_text())
     # The question that was open when it was killed is asked again, and nothing else.
     assert told["labels"]["asked_again"] in (0, 32) and told["labels"]["n"] == 500
-    # The benchmark takes what is there.
+    # The benchmark takes what is there, if it was made with its options.
     (out / "label_only.json").write_text(json.dumps({**told, "probabilities": told["labels"]}))
     line = (
         "--teacher",
@@ -210,7 +211,44 @@ def test_a_service_that_tells_labels_is_cloned_killed_and_resumed(tmp_path):
         "--results",
         tmp_path / "results.json",
     )
-    assert run("benchmarks/label_only.py", *line).returncode == 0
+    done = run("benchmarks/label_only.py", *line)
+    assert done.returncode == 1 and "was made with other options: " in done.stderr
+    digest = Card.load(tmp_path / "teacher").digest
+    options = {"program": "torch_aip", "queries": 320, "epochs": 1, "split": "test", "threads": 1, "teacher": digest}
+    (out / "options.json").write_text(json.dumps(options))
+    done = run("benchmarks/label_only.py", *line)
+    assert done.returncode == 1 and "queries was 320 and is now 3200, epochs was 1 and is now 26." in done.stderr
+    assert run("benchmarks/label_only.py", *line, "--queries", 320, "--epochs", 1).returncode == 0
     text = (tmp_path / "results.json").read_text()
     assert str(tmp_path) not in text and str(ROOT) not in text and socket.gethostname() not in text
     assert json.loads(text)["labels"]["student_top1"]["median"] == round(told["labels"]["student_top1"], 4)
+
+
+# What stands for the example: as `distill`, it refuses what is there.
+STAND_IN = """
+import json, sys
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+for outputs in ("labels", "probabilities"):
+    (out / outputs).mkdir(parents=True)
+    assert outputs == "labels" or "--epochs 1 " in " ".join(sys.argv)
+result = dict.fromkeys(("student_top1", "agreement", "teacher_top1", "n", "answered", "asked_again"), 1)
+(out / "label_only.json").write_text(json.dumps({"labels": result, "probabilities": result}))
+"""
+
+
+def test_a_seed_of_the_benchmark_that_broke_off_is_begun_anew(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "label_only.py"))["of_seed"]
+    monkeypatch.setitem(benchmark.__globals__, "ROOT", tmp_path)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "label_only.py").write_text(STAND_IN)
+    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    Card(classes=3, input_size=(8, 8), forms={"safetensors": "weights.safetensors"}).sealed(tmp_path).save(tmp_path)
+    with pytest.raises(subprocess.CalledProcessError):
+        benchmark(0, tmp_path, tmp_path, {"epochs": 2})
+    assert (tmp_path / "seed_0" / "labels").is_dir()
+    assert benchmark(0, tmp_path, tmp_path, {"epochs": 1})["labels"]["n"] == 1
+    assert benchmark(0, tmp_path, tmp_path, {"epochs": 1})["labels"]["n"] == 1
+    with pytest.raises(SystemExit, match="epochs was 1 and is now 2"):
+        benchmark(0, tmp_path, tmp_path, {"epochs": 2})

@@ -364,13 +364,12 @@ class Distiller:
         self._parallel: nn.Module = self.student
         if world_size() > 1:
             # Each process keeps its own BatchNorm statistics during an epoch; sending them in every step would wait.
-            # PyTorch 2.13 has renamed the option.
             known = inspect.signature(DistributedDataParallel).parameters
-            in_each_step = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            self._parallel = DistributedDataParallel(
-                self.student, gradient_as_bucket_view=True,
-                device_ids=[self.device] if self.device.type == "cuda" else None, **{in_each_step: False},
-            )  # fmt: skip
+            in_each_step = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # < 2.13
+            options: dict[str, Any] = {in_each_step: False, "gradient_as_bucket_view": True}
+            if self.device.type == "cuda":
+                options["device_ids"] = [self.device]
+            self._parallel = DistributedDataParallel(self.student, **options)
         self._ask: Callable[[Tensor], Tensor] = self.teacher
         if not self._jit:
             return self._parallel

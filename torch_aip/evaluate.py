@@ -129,7 +129,8 @@ def evaluate(
                 f"{data.name} has {what} of {list(found)} pixels, the {who} wants {list(expected)}; load it with "
                 f"{frames}={expected[-1]}."
             )
-    return scored(data, *predict_all([model] if teacher is None else [model, teacher], inputs, batch_size))
+    answers = predict_all([model] if teacher is None else [model, teacher], inputs, batch_size)
+    return scored(data, *answers, teacher_labels=teacher is not None and teacher.outputs == "labels")
 
 
 @contextlib.contextmanager

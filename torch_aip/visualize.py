@@ -25,6 +25,8 @@ from torch_aip.teachers import load_teacher
 
 _MOMENTA, _EPSILON = (0.9, 0.999), 1e-8
 """Of Adam (Kingma & Ba 2015)."""
+_repeatable: Any = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+"""A decorator: the same seed, the same picture."""
 
 
 def visualize(config: VisualizeConfig) -> list[Path]:
@@ -98,10 +100,10 @@ class Inspected:
         Raises:
             TeacherError: no gradient comes through the network, or it fails.
         """
-        # the same seed, the same picture
-        with _explained(self.name), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        with _explained(self.name):
             return self._maximise(units, ascent, on_step)
 
+    @_repeatable
     def _maximise(self, units: Sequence[Unit], ascent: Ascent, on_step: Callable[[int], None]) -> Found:
         canvas, device = ascent.canvas, self._teacher.device
         indices = [unit.index for unit in units]
@@ -136,6 +138,7 @@ class Inspected:
         drawn = (pictures * 255).round().byte().permute(0, 2, 3, 1)
         return Found(*(values.cpu().numpy() for values in (drawn, before, after, answers)))
 
+    @_repeatable
     def maps(
         self, images: NDArray[np.uint8], classes: Sequence[int] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

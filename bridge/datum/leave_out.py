@@ -58,8 +58,9 @@ def parts_of(recipe: AnyRecipe) -> list[str]:
 def leave_out(recipe: Recipe, names: str) -> Recipe:
     """The same recipe with some augmentations left out.
 
-    What is left of a view without any: of images the whole of a crop at half the shorter side, somewhere; of clips
-    that crop, standing still; of sounds a stretch as it is.
+    What is left of a view without any: of images the middle, 1/√2 as wide, of a crop of half the shorter side, which
+    lies anywhere; of clips that crop, standing still; of sounds a stretch as it is. Without zoom a box other than
+    square does not fit into its crop and is cut off there, so that half of the spread of aspect goes with it.
 
     Args:
         recipe: of images, clips or sounds.
@@ -72,8 +73,8 @@ def leave_out(recipe: Recipe, names: str) -> Recipe:
     wanted = own if names == "all" else names.split("+")
     if unknown := [name for name in wanted if name not in own]:
         raise RecipeError(
-            f"This recipe has no {' and no '.join(map(repr, unknown))} to be left out; it has {', '.join(own)}; join "
-            'several by "+", or say "all".'
+            f"This recipe has no {' and no '.join(map(repr, unknown))} to be left out; it has "
+            + (f'{", ".join(own)}; join several by "+", or say "all".' if own else "none at all.")
         )
     for name in wanted:
         for place, value in _changes(recipe, table[name]).items():

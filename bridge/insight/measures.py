@@ -47,8 +47,8 @@ MEASURES: dict[str, Measure] = {
         "classes", "exp(H(mean p)): how many classes the answers are spread over", "high", ".1f"
     ),
     "mean_entropy": Measure("H(mean p)", "entropy of the mean prediction, in nats", "high"),
-    "confident": Measure("confident", f"share of views with a probability above {CONFIDENT}", form=".0%"),
-    "view_entropy": Measure("mean H(p)", "mean entropy of a view's prediction, in nats"),
+    "confident": Measure("confident", f"share of views with a probability above {CONFIDENT}", "low", ".0%"),
+    "view_entropy": Measure("mean H(p)", "mean entropy of a view's prediction, in nats", "high"),
     "spread": Measure(
         "spread",
         f"deviation over groups of {GROUP} views of their mean probability, mean over classes (T. stddev of Wang et "

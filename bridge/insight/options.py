@@ -67,6 +67,8 @@ class ScoreConfig(Common):
     """The data set the teacher is wanted for, where its name alone does not tell: cifar10, in1k, …"""
     recipe: Literal["cifar", "steady", "imagenet", "video", "audio", "crop"] | None = None
     """How views are made, as for `distill`; they are scored unmixed."""
+    without: str | None = None
+    """Augmentations left out, as for `distill`."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's."""
     views: int = 2048
@@ -98,6 +100,8 @@ class InspectConfig(Common):
     """The data set the teacher is wanted for, where its name alone does not tell: cifar10, in1k, …"""
     recipe: Literal["cifar", "steady", "imagenet", "video", "audio", "crop"] | None = None
     """How views are made, as for `distill`."""
+    without: str | None = None
+    """Augmentations left out, as for `distill`."""
     image_size: int | None = None
     """Side of a view in pixels; None takes the teacher's."""
     views: int = 256

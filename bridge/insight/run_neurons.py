@@ -51,6 +51,8 @@ def neurons_of_run(
 ) -> RunNeurons:
     """Draw some classes of a teacher and of its student; the same seed makes the same pictures, or none.
 
+    But for the last bits of TensorFlow on a GPU.
+
     Args:
         inspect: a way to the teacher, and one to the student.
         names: of the classes; None: they have numbers alone.

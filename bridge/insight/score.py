@@ -139,6 +139,7 @@ def view_set_of(
     sounds = len(teacher.input_size or ()) == 1
     options = DistillConfig(
         teacher=config.teacher, dataset=config.dataset or "", image_size=config.image_size, recipe=config.recipe,
+        without=config.without,
         image=None if sounds else source, audio=source if sounds else None, views=None, seed=config.seed,
     )  # fmt: skip
     sizes = made_for(options, teacher)

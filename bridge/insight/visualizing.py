@@ -305,8 +305,8 @@ def maximised(
             some = network.maximise([units[place] for place in places], ascent, stepped)
             if not np.isfinite(some.after).all():
                 raise TeacherError(
-                    f"{network.name} gives what is no number for the picture drawn; lower --learning-rate "
-                    f"(={config.learning_rate}), or check the network with `python -m bridge verify`."
+                    f"{network.name} gives what is no number for the picture drawn; `visualize` with a lower "
+                    f"--learning-rate than {config.learning_rate} may, or check it with `python -m bridge verify`."
                 )
             for k, place in enumerate(places):
                 found[place] = [values[k] for values in some]

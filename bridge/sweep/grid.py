@@ -186,7 +186,9 @@ def store_of(config: DistillConfig) -> str | None:
     """
     if config.store_teacher is None:
         return None
-    asked = {option: getattr(config, option) for option in _DECIDE_ANSWERS}
+    # Those at their defaults are not named, so that a new option leaves the folders there are.
+    default = DistillConfig()
+    asked = {name: value for name in _DECIDE_ANSWERS if (value := getattr(config, name)) != getattr(default, name)}
     return str(Path(config.store_teacher) / _hash(json.dumps(asked, sort_keys=True), digits=16))
 
 
@@ -218,8 +220,8 @@ def _values(option: str, text: str) -> Sequence[Any]:
 def _typed(option: str, value: Any) -> Any:
     """A value as the option's type wants it; what does not fit stays as it is, for `check` to name."""
     annotation = _TYPES.get(option, "")
-    if isinstance(value, int) and not isinstance(value, bool) and "float" in annotation:
-        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool) and re.search(r"\bfloat\b", annotation):
+        return value if re.search(r"\bint\b", annotation) else float(value)
     if not isinstance(value, str):
         return value
     if "None" in annotation and value.lower() in ("none", "null"):

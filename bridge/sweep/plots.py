@@ -306,7 +306,8 @@ def _other(pair: Sequence[int], one: int) -> int:
 
 
 def _words(option: str) -> str:
-    return option.replace("_", " ")
+    """An option as a title or axis calls it."""
+    return {"without": "left out", "image": "source", "audio": "source"}.get(option, option.replace("_", " "))
 
 
 def _short(labels: Sequence[str]) -> list[str]:

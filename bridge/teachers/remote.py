@@ -19,12 +19,14 @@ Another service is asked through a few lines that speak this, or as a function: 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import io
 import ipaddress
 import json
 import os
+import socket
 import ssl
 import time
 import urllib.error
@@ -89,7 +91,9 @@ class Endpoint:
         self.url, self.timeout = url, timeout
         self._outputs: str | None = None
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._opener = urllib.request.build_opener(_NoRedirects, *([_NoProxy()] if is_here(host) else []))
+        self._opener = urllib.request.build_opener(
+            _NoRedirects, _Http, _Https, *([_NoProxy()] if is_here(host) else [])
+        )
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Ask about one batch.
@@ -161,13 +165,12 @@ class Endpoint:
     def _ask(self, body: bytes | None) -> dict[str, Any]:
         headers = {"Accept": "application/json", **self._headers, **({"Content-Type": NPY} if body else {})}
         request = urllib.request.Request(self.url, data=body, headers=headers)
-        until = time.monotonic() + self.timeout
         try:
             with self._opener.open(request, timeout=self.timeout) as response:
-                content = _read(response, until, _LARGEST_ANSWER)
+                content = _read(response, _LARGEST_ANSWER)
         except urllib.error.HTTPError as error:
             with error:
-                raise self._refused(error, until) from error
+                raise self._refused(error) from error
         except TimeoutError as error:
             raise NoAnswer(f"does not answer within {self.timeout:g} s") from error
         except OSError as error:
@@ -201,7 +204,7 @@ class Endpoint:
             raise TeacherError(f"{self.url} answers with {shown!r}, which is no JSON object; {_FORM}.")
         return answer
 
-    def _refused(self, error: urllib.error.HTTPError, until: float) -> Exception:
+    def _refused(self, error: urllib.error.HTTPError) -> Exception:
         if 300 <= error.code < 400:
             where = ""
             with contextlib.suppress(ValueError):
@@ -214,16 +217,17 @@ class Endpoint:
         with contextlib.suppress(
             OSError, http.client.HTTPException, TeacherError, ValueError, TypeError, LookupError, RecursionError
         ):
-            said = json.loads(_read(error, until, _PIECE))["error"]
+            said = json.loads(_read(error, _PIECE))["error"]
             said = f": {_shortened(said)}" if isinstance(said, str) else ""
             return self._of_status(error, said)
         return self._of_status(error, "")
 
     def _of_status(self, error: urllib.error.HTTPError, said: str) -> Exception:
+        status = f"{error.code} ({_shortened(str(error.reason))}){said}"
         if error.code in _MAY_PASS or error.code >= 500:
             wait = error.headers.get("Retry-After") or ""
-            return NoAnswer(f"answers {error.code} ({error.reason}){said}", float(wait) if wait.isdecimal() else None)
-        return TeacherError(f"{self.url} refuses the question with {error.code} ({error.reason}){said}.")
+            return NoAnswer(f"answers {status}", float(wait) if wait.isdecimal() else None)
+        return TeacherError(f"{self.url} refuses the question with {status}.")
 
 
 def behind(url: str, dtype: str | None = None, form: str | None = None) -> tuple[Asked, dict[str, Any]]:
@@ -266,6 +270,55 @@ class _NoProxy(urllib.request.ProxyHandler):
         super().__init__({})
 
 
+class _ReadUntil(io.RawIOBase):
+    """What a socket receives, until a point in time; its own timeout begins anew with every byte."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, until: float) -> None:
+        self._raw, self._sock, self._until = raw, sock, until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    """Status line, headers and body are all to come within one time."""
+
+    def __init__(self, sock: socket.socket, *arguments: Any, until: float, **others: Any) -> None:
+        super().__init__(sock, *arguments, **others)
+        self.fp: Any = io.BufferedReader(_ReadUntil(self.fp.detach(), sock, until))
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, host: str, *, timeout: float = 60.0, **others: Any) -> None:
+        super().__init__(host, timeout=timeout, **others)
+        self.response_class: Any = functools.partial(_Response, until=time.monotonic() + timeout)
+
+
+class _SecureConnection(_Connection, http.client.HTTPSConnection):
+    pass
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_SecureConnection, req)
+
+
 def is_here(host: str) -> bool:
     """Whether a host is this machine by its name or number."""
     if host == "localhost":
@@ -276,17 +329,14 @@ def is_here(host: str) -> bool:
         return False
 
 
-def _read(response: Any, until: float, largest: int) -> bytes:
+def _read(response: Any, largest: int) -> bytes:
     # Its length now, because some versions of Python count it down.
     pieces, size, expected = [], 0, response.length
     if expected is not None and expected > largest:
         raise TeacherError(f"{response.url} answers with {expected:,} bytes; at most {largest:,} are read.")
-    # read1, because read would wait for a whole piece, however slowly it drips.
     while piece := response.read1(_PIECE):
         size += len(piece)
         pieces.append(piece)
-        if time.monotonic() > until:
-            raise TimeoutError
         if size > largest:
             raise TeacherError(f"{response.url} answers with more than {largest:,} bytes; no more are read.")
     if expected is not None and size < expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -79,7 +80,9 @@ def find_folder(
             return place
     looked = f"no folder {', '.join(dict.fromkeys(map(str, places)))} (set {FOLDER_VARIABLE} to look elsewhere)."
     if given.name == STUDENT:
-        raise MissingTeacherError(f"There is no student {str(folder_or_name)!r}: {looked}", _advice_on_student(given))
+        raise MissingTeacherError(
+            f"There is no student {str(folder_or_name)!r}: {looked}", _advice_on_student(given, program)
+        )
     where = f"There is no teacher {str(folder_or_name)!r}: {looked}"
     if given.as_posix().startswith(LIBRARIES):
         label = source_of(given.as_posix()).label
@@ -104,11 +107,31 @@ def find_folder(
     )
 
 
-def _advice_on_student(given: Path) -> str:
-    """How to come by the student of a run: the run is another one, or has not ended."""
+def _advice_on_student(given: Path, program: str) -> str:
+    """How to come by the student of a run: the run is another one, one of a sweep, or has not ended."""
     run = given.parent
+    if (run / "run.json").is_file() and (run / "runs").is_dir():
+        return f"{run} is a sweep, each of whose runs has a student at its end; {_students(run / 'runs')}."
+    if (run / "result.json").is_file():
+        return f"{run} is a run that has ended, but its student is not there any more; restore it, or run it again."
     if (run / "run.json").is_file():
-        return f"{run} is a run that has not ended; it writes its student then: `distill --out {run} --resume`."
-    others = [str(card.parent) for card in sorted(run.parent.glob(f"*/{STUDENT}/{CARD_NAME}"))]
-    nearby = f" Beside it there are {', '.join(others[:3])}{' …' if len(others) > 3 else ''}." if others else ""
-    return f"`distill --out {run}` would write it there at its end.{nearby}"
+        line = f"python -m {_program_of(run) or program} distill --out {run} --resume"
+        return f"{run} is a run that has not ended; it writes its student then: `{line}`."
+    line = f"python -m {program} distill --out {run}"
+    return f"`{line}` would write it there at its end; {_students(run.parent)}."
+
+
+def _students(folder: Path) -> str:
+    """Which runs in a folder have one."""
+    found = [str(card.parent) for card in sorted(folder.glob(f"*/{STUDENT}/{CARD_NAME}"))]
+    return f"there are {', '.join(found[:3])}{' …' if len(found) > 3 else ''}" if found else f"{folder} holds none yet"
+
+
+def _program_of(run: Path) -> str | None:
+    """What began a run, by the libraries it says it ran with."""
+    try:
+        libraries = json.loads((run / "run.json").read_text(encoding="utf-8"))["environment"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known = {"keras": "keras_aip", "torch": "torch_aip"}
+    return next((program for library, program in known.items() if library in libraries), None)

@@ -57,11 +57,19 @@ def test_a_part_that_is_not_there_is_refused_with_those_that_are():
 
 @pytest.mark.parametrize(("name", "size"), [("cifar", 32), ("steady", 32), ("imagenet", 28)])
 def test_an_image_without_any_is_cut_out_upright(photo, name, size):
-    """Every view is then a square of half the shorter side, resized: its map has neither turn nor mirror."""
+    """Its map has neither turn nor mirror, and takes the middle of a square of half the shorter side: 1/√2 of it."""
     views = make_view_set(photo, size, leave_out(recipe(name, size), "all"), patches=False, views=None, seed=0)
     affine = views.numbers(np.arange(16)).affine.reshape(-1, 2, 3)[:, :, :2]
-    np.testing.assert_allclose(affine, np.eye(2) * np.abs(affine[0, 0, 0]) + np.zeros_like(affine), atol=1e-4)
+    side = 48 / np.sqrt(2) / views.recipe.size  # pixels of the photograph, which is minified too little for a level
+    np.testing.assert_allclose(affine, np.eye(2) * side + np.zeros_like(affine), atol=1e-4)
     assert np.ptp(render(views, np.arange(4)), axis=(1, 2, 3)).min() > 0.1
+
+
+def test_patches_have_only_what_is_drawn_anew():
+    with pytest.raises(RecipeError, match="no 'zoom' to be left out; it has crop, flip;"):
+        recipe_of(DistillConfig(recipe="cifar", patches=True, without="zoom"), {"image_size": 32})
+    with pytest.raises(RecipeError, match="it has none at all"):
+        recipe_of(DistillConfig(recipe="crop", without="noise"), {"rate": 16_000, "samples": 16_000})
 
 
 def test_a_clip_without_any_stands_still(photo):

@@ -85,14 +85,17 @@ def saying(*replies, description=None):
 
 
 @contextlib.contextmanager
-def raw(content):
-    """An endpoint that sends these bytes, whatever it is asked."""
+def raw(content, drips=()):
+    """An endpoint that sends these bytes, whatever it is asked, and then these others, one after the other."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self):
             with contextlib.suppress(OSError):
                 self.request.recv(1 << 16)
                 self.wfile.write(content)
+                for drip in drips:
+                    time.sleep(0.02)
+                    self.wfile.write(drip)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -368,6 +371,36 @@ def test_an_error_that_drips_holds_nobody_up():
         with pytest.raises(NoAnswer, match="answers 500"):
             Endpoint(url, timeout=0.2)(pictures(2))
         assert time.monotonic() - began < 3
+
+
+DRIPPING = {
+    "a status line": (b"HTTP/1.1 2", b"0"),
+    "a header": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "nothing but Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "the size of a piece": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+}
+
+
+@pytest.mark.parametrize("what", DRIPPING)
+def test_whatever_drips_ends_with_the_timeout(what):
+    first, drip = DRIPPING[what]
+    with raw(first, [drip] * 75) as url:
+        began = time.monotonic()
+        with pytest.raises(NoAnswer, match=r"does not answer within 0\.2 s"):
+            Endpoint(url, timeout=0.2)(pictures(2))
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("status", [b"404", b"503"])
+def test_the_words_of_a_status_are_shown_short_and_plain(status):
+    reason = b"\x1b[31mNo\x07 " + b"w" * 60_000
+    words = rf"{status.decode()} \(\[31mNo www"
+    with (
+        raw(b"HTTP/1.1 " + status + b" " + reason + b"\r\nContent-Length: 0\r\n\r\n") as url,
+        pytest.raises((NoAnswer, TeacherError), match=words) as caught,
+    ):
+        Endpoint(url)(pictures(2))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
 
 
 def test_who_is_busy_at_first_is_not_taken_for_a_wrong_address():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,19 +116,32 @@ def test_what_would_take_too_long_ends_after_three_steps(monkeypatch) -> None:
     assert "it went on" in drawn(a_network(maximise=slow), seconds=1e4).text
 
 
-def of_run(teacher: Any, view_set: Any = None, smoke: bool = False) -> Any:
+def of_run(teacher: Any, view_set: Any = None, smoke: bool = False, epochs: int = 100, backend: Any = None) -> Any:
     """What `finish` gives to the report where nothing can or shall be drawn; a backend that is asked fails."""
-    prepared: Any = SimpleNamespace(view_set=view_set)
-    config: Any = SimpleNamespace(smoke=smoke)
-    return distilling._neurons(SimpleNamespace(), config, SimpleNamespace(), teacher, prepared, np.zeros(4, int), [])  # type: ignore[arg-type]
+    prepared: Any = SimpleNamespace(view_set=view_set, steps=1)
+    config: Any = SimpleNamespace(smoke=smoke, epochs=epochs, seed=0)
+    run: Any = SimpleNamespace(seconds=1.0, path=Path())
+    return distilling._neurons(run, config, backend or SimpleNamespace(), teacher, prepared, np.zeros(4, int), [])
 
 
 def test_smoke_runs_and_teachers_without_gradient_cost_nothing() -> None:
     network = {"asked": None, "outputs": "logits", "classes": 3}
     assert of_run(SimpleNamespace(**network), smoke=True) is None
+    assert of_run(SimpleNamespace(**network), epochs=10) is None  # which has learned nothing yet
     for change, said in (({"asked": object()}, "is a service"), ({"outputs": "labels"}, "answers in labels")):
         found = of_run(SimpleNamespace(**{**network, **change}))
         assert found.picture is None and said in found.text
+
+
+def test_whatever_fails_while_they_are_drawn_the_run_has_its_result() -> None:
+    def mistaken(*_: Any) -> Any:
+        raise ZeroDivisionError("ours\nwith more")
+
+    teacher = SimpleNamespace(asked=None, outputs="logits", classes=3)
+    views = SimpleNamespace(recipe=SimpleNamespace(shape=(8, 8, 3)))
+    with pytest.warns(UserWarning, match="ZeroDivisionError: ours"):
+        found = of_run(teacher, views, backend=SimpleNamespace(inspected=mistaken))
+    assert found.picture is None and found.text == "Not drawn: ZeroDivisionError: ours"
 
 
 def test_the_report_shows_the_picture_with_its_text_or_the_text_alone(tmp_path) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import RunError
 from bridge.files import atomic_write, json_text, plain, sha256_file
-from bridge.runs import RESULT_KEYS, RunFolder, read_metrics, saved_in
+from bridge.runs import RESULT_KEYS, FollowedRun, RunFolder, read_metrics, saved_in
 from bridge.states import StateStore
 
 CONFIG = {"steps": 600, "recipe": {"size": (8, 8), "image": Path("china.jpg")}, "rate": np.float32(0.5)}
@@ -332,6 +332,19 @@ def test_what_is_said_after_an_interrupt_is_true(tmp_path):
     with start(tmp_path / "sweep") as run:
         (run.path / "runs").mkdir()
         assert "finished runs stay" in saved_in(run.path)
+
+
+def test_after_an_interrupt_nobody_is_told_to_go_on_with_a_run_of_others(tmp_path, monkeypatch):
+    with start(tmp_path / "run") as run:
+        run.save_state(7, {"a": np.zeros(2)})
+    monkeypatch.setattr("bridge.runs._BEGUN", set())  # as in another process
+    said = saved_in(run.path)
+    assert "Nothing was begun yet" in said and "choose another --out" in said and "step 7" not in said
+    assert "Saved up to step 7" in saved_in(run.path, resume=True)
+    said = saved_in(tmp_path / "missing", resume=True)  # the same line would be refused
+    assert "holds no run to resume: check --out" in said and "same line" not in said
+    FollowedRun(run.path)
+    assert "Saved up to step 7" in saved_in(run.path)
 
 
 def test_resume_refuses_a_changed_fingerprint_and_names_both_values(tmp_path):

@@ -107,6 +107,8 @@ def test_grid_is_every_combination_with_every_seed_and_values_have_the_options_t
     assert len(runs) == 8 and all(r.config.tau_squared is True for r in runs)
     assert runs[0].name == "temperature=1_views=None_tau_squared=true_seed=0"
     assert runs[3].label == "temperature=1 views=100 tau_squared=true seed=1"
+    _, runs = grid_of(student_width=[4, 0.5])  # of which some networks take whole ones alone
+    assert [repr(r.config.student_width) for r in runs] == ["4", "0.5"]
 
 
 def test_seeds_begin_at_the_base_options_seed():

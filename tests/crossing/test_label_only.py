@@ -179,6 +179,9 @@ def test_keras_finds_out_which_plain_functions_are_of_arrays(tmp_path):
     distiller, views = parts("keras_aip", graph)
     distiller.fit(views, steps_per_epoch=2, verbose=0)
     assert graph.asked is None
+    teacher = keras_aip.Teacher(lambda x: x[..., [2, 1, 0]].mean((1, 2)), classes=3, digest="mine")
+    teacher.find_out(tf.zeros([2, 32, 32, 3]))
+    assert teacher.asked is not None  # as only arrays can be indexed
     for wrong, error, said in (
         (lambda images: tf.reduce_mean(images, [1, 2]) * tf.constant(2), TypeError, "type int32"),
         (lambda images: tf.math.reduce_men(images, [1, 2]), AttributeError, "reduce_men"),
