@@ -11,9 +11,10 @@ import numpy as np
 
 from bridge.errors import DatumError
 
-OPTIONS: Mapping[str, str] = {"crf": "18", "preset": "veryfast", "bf": "0"}
+OPTIONS: Mapping[str, str] = {"crf": "18", "preset": "veryfast", "bf": "0", "x264-params": "mbtree=0"}
 """Of x264 (ours): finer than its own crf of 23; a third of the time that its own preset takes, for files of the same
-size; and frames stored in the order in which they are shown."""
+size; and frames stored in the order in which they are shown. With "mbtree" and assembly code one small clip in 250 came
+out otherwise than before."""
 _RATES = (0.1, 1000)
 
 
