@@ -76,7 +76,6 @@ def test_run_killed_at_several_instants_ends_with_the_same_weights(teacher, tmp_
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "killed"
     instants = [
-        ("rename", "config.yaml", 1),  # before anything is learned
         ("write", "state-", 2),  # while the second state is being written
         ("rename", "state-", 1),  # the next one is whole but has no name yet
         ("rename", "card.json", 1),  # while the finished student is written
